@@ -1,0 +1,3 @@
+"""aiopypay: a self-hosted payments backend that goes on while its database is down."""
+
+__version__ = "0.1.0"

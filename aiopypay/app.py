@@ -1,0 +1,57 @@
+"""create_app: the only place that knows all the others."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from aiopypay import handlers
+from aiopypay.auth import AUTHENTICATOR, Authenticator
+from aiopypay.database import Database
+from aiopypay.errors import StartError
+from aiopypay.forms import BODY_BYTES_MAX
+from aiopypay.group_commit import GroupCommit
+from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
+from aiopypay.metrics import Metrics
+from aiopypay.middlewares import METRICS, count, problem_json, request_id, set_headers
+from aiopypay.passwords import Passwords
+from aiopypay.settings import Settings
+
+# Payments have connections of their own: reads that are slow cannot keep them waiting.
+PAYMENT_CONNECTIONS = 3
+OTHER_CONNECTIONS = 8
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Returns the service. Its database may be away; it must have been migrated by the time it answers.
+
+    Raises StartError where the settings name no database.
+    """
+    if settings.database_url is None:
+        raise StartError("no database: set DATABASE_URL, for example postgresql://user@127.0.0.1/aiopypay")
+    app = web.Application(middlewares=[request_id, count, problem_json], client_max_size=BODY_BYTES_MAX)
+    app[handlers.SETTINGS] = settings
+    app[METRICS] = Metrics()
+    app.on_response_prepare.append(set_headers)
+    for module in (currencies, users, accounts, transfers, orders, operation):
+        app.add_routes(module.routes)
+    app.cleanup_ctx.append(_resources)
+    return app
+
+
+async def _resources(app: web.Application) -> AsyncIterator[None]:
+    settings = app[handlers.SETTINGS]
+    assert settings.database_url is not None  # noqa: S101 - create_app refused it
+    payments = Database(settings.database_url, connections=PAYMENT_CONNECTIONS)
+    others = Database(settings.database_url, connections=OTHER_CONNECTIONS)
+    passwords = Passwords()
+    group_commit = GroupCommit(payments)
+    app[handlers.DATABASE] = others
+    app[handlers.PASSWORDS] = passwords
+    app[handlers.GROUP_COMMIT] = group_commit
+    app[AUTHENTICATOR] = Authenticator(payments, passwords)
+    yield
+    # Requests are answered by now; what they started is finished before the connections go.
+    await group_commit.drain()
+    passwords.close()
+    payments.close()
+    others.close()

@@ -1,0 +1,97 @@
+"""Collects what arrives while a batch runs. The shape of group commit, without its database."""
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from aiopypay.errors import DatabaseUnavailable, Overloaded
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Hands items to `run` in batches, one batch at a time, in order of arrival.
+
+    An item that finds it idle is run at once, alone or with those of the same turn of the event loop; it
+    never waits for company. Items that arrive while a batch runs form the next one. `run` returns one
+    outcome an item, in order: a result, or an exception for that item's caller.
+
+    A batch that meets DatabaseUnavailable takes those that wait behind it along: none of them hangs
+    through a deadline of its own after the first has shown that nobody is there.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        batch_size: int,
+        queue_size: int,
+    ) -> None:
+        self._run = run
+        self._batch_size = batch_size
+        self._queue_size = queue_size
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Returns the item's result, or raises its exception. Raises Overloaded when the queue is full.
+
+        A caller that is cancelled while its item still waits takes it out; once its batch has started, it runs.
+        """
+        if len(self._queue) >= self._queue_size:
+            raise Overloaded("Too many requests are waiting. Try again in a moment.")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def drain(self) -> None:
+        """Waits until everything submitted so far has its outcome."""
+        if self._worker is not None:
+            await asyncio.shield(self._worker)
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                size = min(len(self._queue), self._batch_size)
+                batch = [entry for entry in (self._queue.popleft() for _ in range(size)) if not entry[1].done()]
+                if batch:
+                    await self._run_batch(batch)
+        finally:
+            self._worker = None
+
+    async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            outcomes = await self._run([item for item, _ in batch])
+        except DatabaseUnavailable as unavailable:
+            settle_all(batch, unavailable)
+            # Those behind the batch never reached the database: for them nothing is in doubt.
+            settle_all(self._queue, DatabaseUnavailable(unavailable.detail))
+            self._queue.clear()
+        except BaseException as error:
+            settle_all(batch, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                settle(future, outcome)
+
+
+def settle_all(batch: Sequence[tuple[Item, "asyncio.Future[Result]"]], error: BaseException) -> None:
+    """Gives every caller an exception of its own: one instance raised in many tasks would grow their tracebacks."""
+    for _, future in batch:
+        settle(future, copy.copy(error))
+
+
+def settle(future: "asyncio.Future[Result]", outcome: Result | BaseException) -> None:
+    """Hands the outcome over, unless the caller is gone."""
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,59 @@
+"""Verified credentials are remembered for a while, so that argon2 runs once a user and not once a request."""
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+
+from aiopypay.passwords import Passwords
+
+REMEMBERED_SECONDS = 300.0
+REMEMBERED_MAX = 10_000
+
+
+class VerifiedCredentials:
+    """Verifies passwords, remembering successes (never failures) for five minutes, the newest 10 000.
+
+    What is remembered is a keyed digest over user, stored hash and password: a changed password misses at once,
+    and nothing in memory can be turned back into a password.
+    """
+
+    def __init__(self, passwords: Passwords) -> None:
+        self._passwords = passwords
+        self._key = secrets.token_bytes(32)
+        self._expiries: OrderedDict[bytes, float] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[bool]] = {}
+
+    async def verify(self, username: str, encoded: str, password: str) -> bool:
+        """Tells whether `password` matches the stored hash. Concurrent calls for the same share one verification.
+
+        Raises Overloaded.
+        """
+        digest = self._digest(username, encoded, password)
+        if self._remembers(digest):
+            return True
+        task = self._running.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._verify(digest, encoded, password))
+            self._running[digest] = task
+            task.add_done_callback(lambda _: self._running.pop(digest, None))
+        # Shielded: one caller that goes away does not take the answer from the others.
+        return await asyncio.shield(task)
+
+    def _digest(self, username: str, encoded: str, password: str) -> bytes:
+        parts = [part.encode() for part in (username, encoded, password)]
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.digest(self._key, message, "sha256")
+
+    def _remembers(self, digest: bytes) -> bool:
+        return self._expiries.get(digest, 0.0) > time.monotonic()
+
+    async def _verify(self, digest: bytes, encoded: str, password: str) -> bool:
+        matches = await self._passwords.verify(encoded, password)
+        if matches:
+            self._expiries[digest] = time.monotonic() + REMEMBERED_SECONDS
+            self._expiries.move_to_end(digest)
+            while len(self._expiries) > REMEMBERED_MAX:
+                self._expiries.popitem(last=False)
+        return matches

@@ -1,0 +1,193 @@
+"""The embedded PostgreSQL server of one data directory."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+from aiopypay.embedded import launch
+from aiopypay.embedded.account import Account, account_for_new_cluster, account_of_cluster
+from aiopypay.embedded.binaries import Binaries, find_binaries
+from aiopypay.embedded.cluster import DATABASE, ROLE, make_cluster
+from aiopypay.embedded.errors import EmbeddedError, StoppedByOperator
+from aiopypay.embedded.files import let_others_pass, locked, os_errors_explained, prepare_directory, write_once
+from aiopypay.embedded.processes import postmaster_pid, wait_until
+
+ANSWER_SECONDS = 30
+# pg_ctl hands these paths to a shell.
+UNSAFE_IN_PATHS = set("\"'`$\\\n\r")
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL cluster, `data_dir`/postgres, and the server on it.
+
+    Beside it lie `postgres.password`, `postgres.port`, `postgres.lock` and, while the operator keeps the server
+    stopped, `postgres.stopped`. Methods block; they raise `EmbeddedError`. Processes that use the same directory
+    at the same time wait for each other.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.password_file = self.data_dir / "postgres.password"
+        self.port_file = self.data_dir / "postgres.port"
+        self._mark_file = self.data_dir / "postgres.stopped"
+        self._lock_file = self.data_dir / "postgres.lock"
+        self._started_pid: int | None = None
+
+    @property
+    def cluster(self) -> Path:
+        """PostgreSQL's own data directory, as the kernel names it."""
+        return self.data_dir.resolve() / "postgres"
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id; None while no server runs on this cluster."""
+        with os_errors_explained(self.data_dir):
+            return postmaster_pid(self.cluster)
+
+    def is_running(self) -> bool:
+        """Whether a postmaster runs on this cluster, be it frozen or in recovery."""
+        return self.pid is not None
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1. Raises `EmbeddedError` before the cluster was made."""
+        text = self._read(self.port_file)
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+            raise EmbeddedError(f"{self.port_file} must hold a port from 1 to 65535, for example 25432.")
+        return int(text)
+
+    @property
+    def dsn(self) -> str:
+        """The libpq connection string of the service's role. Raises `EmbeddedError` before the cluster was made."""
+        return make_dsn(
+            host="127.0.0.1",
+            port=self.port,
+            user=ROLE,
+            dbname=DATABASE,
+            password=self._read(self.password_file),
+            sslmode="disable",
+            gssencmode="disable",
+        )
+
+    def program(self, name: str) -> Path:
+        """The path of one of PostgreSQL's programs, such as psql, of the cluster's version if there is a cluster."""
+        return self._binaries().program(name)
+
+    def initialise(self) -> None:
+        """Makes the cluster unless it is there. Never changes the version of one that is."""
+        with self._locked() as lock:
+            self._initialise(lock)
+
+    def start(self) -> bool:
+        """Makes the cluster if need be and starts the server; returns when it accepts connections.
+
+        True if this call started it, False if it was running. Raises `StoppedByOperator` while the mark is set.
+        """
+        with self._locked() as lock:
+            binaries, account = self._initialise(lock)
+            if self.stopped_by_operator:
+                raise StoppedByOperator("The embedded PostgreSQL was stopped: start it with ./run.sh db start.")
+            if self.is_running():
+                self._wait_for_answer()
+                return False
+            launch.clear_remains(self.cluster)
+            launch.check_port_is_free(self.port, self.port_file)
+            try:
+                launch.launch(self.cluster, binaries, account, self.port)
+                self._wait_for_answer()
+                self._started_pid = self.pid
+            except BaseException:
+                launch.stop(self.cluster, "fast")
+                raise
+            return True
+
+    def stop(self, mode: launch.StopMode = "fast") -> bool:
+        """Stops the server and waits until its last process is gone. Returns whether it was running."""
+        if not self.cluster.exists():
+            return False
+        with self._locked():
+            return launch.stop(self.cluster, mode)
+
+    def stop_if_started(self) -> bool:
+        """Stops the server if it is the very one that this object started: another may run by now."""
+        return self._started_pid is not None and self.pid == self._started_pid and self.stop()
+
+    @property
+    def stopped_by_operator(self) -> bool:
+        """Whether the operator's mark is set, which keeps `start` from starting the server."""
+        return self._mark_file.exists()
+
+    def set_operator_mark(self) -> None:
+        """Sets the mark: the server is to stay stopped until it is cleared."""
+        with os_errors_explained(self.data_dir):
+            prepare_directory(self.data_dir)
+            write_once(self._mark_file, "Remove with: ./run.sh db start")
+
+    def clear_operator_mark(self) -> None:
+        """Clears the mark, if it is set."""
+        with os_errors_explained(self.data_dir):
+            self._mark_file.unlink(missing_ok=True)
+
+    def _initialise(self, lock: int) -> tuple[Binaries, Account]:
+        binaries = self._binaries()
+        if self.cluster.exists():
+            account = account_of_cluster(self.cluster, binaries.directory)
+        else:
+            account = account_for_new_cluster(binaries.directory, self.cluster.parent.parent)
+            if account.user is not None:
+                let_others_pass(self.data_dir)
+            password = write_once(self.password_file, secrets.token_urlsafe(24))
+            make_cluster(self.cluster, binaries, account, password, lock)
+        if not self.port_file.exists():
+            write_once(self.port_file, str(launch.free_port()))
+        return binaries, account
+
+    def _binaries(self) -> Binaries:
+        version_file = self.cluster / "PG_VERSION"
+        if not self.cluster.exists():
+            return find_binaries()
+        version = self._read(version_file)
+        if not (version.isascii() and version.isdigit()):
+            raise EmbeddedError(f"{version_file} does not name a version of PostgreSQL: {self.cluster} is damaged.")
+        return find_binaries(int(version))
+
+    def _wait_for_answer(self) -> None:
+        failures: list[str] = []
+
+        def answers() -> bool:
+            try:
+                psycopg2.connect(self.dsn, connect_timeout=2).close()
+            except psycopg2.OperationalError as error:
+                failures.append(str(error).strip().splitlines()[-1])
+                return False
+            return True
+
+        if not wait_until(answers, ANSWER_SECONDS):
+            raise EmbeddedError(
+                f"The embedded PostgreSQL (process {self.pid}) runs but does not answer: {failures[-1]} "
+                "Stop it with ./run.sh db stop and see its log in postgres/server.log."
+            )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        if unsafe := UNSAFE_IN_PATHS & set(str(self.data_dir)):
+            raise EmbeddedError(f"The data directory's path must not contain {min(unsafe)!r}: set APP_DATA_DIR.")
+        with os_errors_explained(self.data_dir):
+            prepare_directory(self.data_dir)
+            with locked(self._lock_file) as lock:
+                yield lock
+
+    def _read(self, path: Path) -> str:
+        with os_errors_explained(self.data_dir):
+            try:
+                return path.read_text("ascii", "replace").strip()
+            except FileNotFoundError:
+                raise EmbeddedError(
+                    f"{path} is missing: restore it from a backup."
+                    if self.cluster.exists()
+                    else f"There is no embedded database in {self.data_dir} yet: make it with ./run.sh db start."
+                ) from None

@@ -1,0 +1,178 @@
+"""One hierarchy of errors. Each knows its HTTP status, its problem type and its title (RFC 9457).
+
+The message of a problem is its *detail*: a sentence for the person who sent the request.
+"""
+
+from typing import ClassVar
+
+
+class StartError(Exception):
+    """The service cannot start. The message is one line that says what to do."""
+
+
+class Problem(Exception):
+    """A request that is not answered with success."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal server error"
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class InternalError(Problem):
+    """A defect of ours. The detail never tells the cause; the log does, under the request id."""
+
+    def __init__(
+        self, detail: str = "The server met an unexpected condition. Its log has it under the request id."
+    ) -> None:
+        super().__init__(detail)
+
+
+class InvalidRequest(Problem):
+    """A missing, repeated, unknown or malformed part of the request; `field` names it."""
+
+    status, slug, title = 400, "invalid-request", "Invalid request"
+
+
+class UnknownAccount(InvalidRequest):
+    """`from` or `to` is no account that can be used in a transfer."""
+
+    slug, title = "unknown-account", "Unknown account"
+
+
+class SameAccount(InvalidRequest):
+    """`from` and `to` are one account."""
+
+    slug, title = "same-account", "Same account"
+
+
+class CurrencyMismatch(InvalidRequest):
+    """`from` and `to` have different currencies; there is no conversion."""
+
+    slug, title = "currency-mismatch", "Currency mismatch"
+
+
+class UnknownCurrency(InvalidRequest):
+    """There is no such currency."""
+
+    slug, title = "unknown-currency", "Unknown currency"
+
+
+class NotAuthenticated(Problem):
+    """No credentials, or none that are valid."""
+
+    status, slug, title = 401, "not-authenticated", "Not authenticated"
+
+
+class InsufficientFunds(Problem):
+    """`from` does not cover the amount and its commission. Nothing was booked."""
+
+    status, slug, title = 402, "insufficient-funds", "Insufficient funds"
+
+
+class Forbidden(Problem):
+    """The caller is known, but this is not theirs."""
+
+    status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class UserDeactivated(Forbidden):
+    """The right password of a deactivated user."""
+
+    slug, title = "user-deactivated", "User deactivated"
+
+
+class NotFound(Problem):
+    """There is nothing under this address."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class MethodNotAllowed(Problem):
+    """The address exists, but not for this method."""
+
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class RequestTimeout(Problem):
+    """The client did not send its body in time."""
+
+    status, slug, title = 408, "request-timeout", "Request timeout"
+
+
+class UsernameTaken(Problem):
+    """Another user has this name, perhaps in other case."""
+
+    status, slug, title = 409, "username-taken", "Username taken"
+
+
+class PayloadTooLarge(Problem):
+    """The body is larger than the route accepts."""
+
+    status, slug, title = 413, "payload-too-large", "Payload too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is neither a form nor JSON in UTF-8."""
+
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class IdempotencyKeyReused(Problem):
+    """The key was used before with another content."""
+
+    status, slug, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
+
+
+class Overloaded(Problem):
+    """A bounded queue of ours is full. Nothing was done."""
+
+    status, slug, title = 503, "overloaded", "Overloaded"
+    retry_after_seconds = 1
+
+
+class DatabaseBusy(Problem):
+    """The database is there but refused for now: deadlock, serialisation failure, lock timeout, cancelled statement.
+
+    Nothing was booked; trying again is safe.
+    """
+
+    status, slug, title = 503, "database-busy", "Database busy"
+    retry_after_seconds = 1
+
+
+class DatabaseUnavailable(Problem):
+    """Could not connect, or the connection was lost, or the deadline passed, before COMMIT was sent."""
+
+    status, slug, title = 503, "database-unavailable", "Database unavailable"
+    retry_after_seconds = 1
+
+
+class CommitInDoubt(DatabaseUnavailable):
+    """The answer to COMMIT is missing: the transaction may or may not be booked, even later."""
+
+    slug, title = "commit-in-doubt", "Outcome unknown"
+
+
+class StatementRejected(InternalError):
+    """The database rejected a statement of ours for a reason that trying again does not cure.
+
+    `sqlstate` is PostgreSQL's five-character code.
+    """
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
+
+    def __reduce__(self) -> tuple[type["StatementRejected"], tuple[str]]:
+        """Copies are made by the constructor's own argument."""
+        return type(self), (self.sqlstate,)
+
+
+class DuplicateOrder(StatementRejected):
+    """Another transaction booked an order under the same id first; looking it up again tells."""

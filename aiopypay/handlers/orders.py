@@ -1,0 +1,28 @@
+"""GET /users/{user_id}/orders/{order_id}."""
+
+from uuid import UUID
+
+from aiohttp import web
+
+from aiopypay.auth import authenticated
+from aiopypay.errors import NotFound
+from aiopypay.handlers import DATABASE
+from aiopypay.representations import json_response, order_body
+from aiopypay.store.orders import find_orders
+from aiopypay.store.users import User
+
+routes = web.RouteTableDef()
+
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+@routes.get("/users/{user_id:[0-9]+}/orders/{order_id:" + _UUID + "}")
+@authenticated("user_id")
+async def get_order(request: web.Request, user: User) -> web.Response:
+    """An order's present state, for the user who placed it."""
+    wanted = UUID(request.match_info["order_id"])
+    async with request.app[DATABASE].transaction() as connection:
+        record = (await find_orders(connection, [wanted])).get(wanted)
+    if record is None or record.user_id != user.id:
+        raise NotFound("There is no such order")
+    return json_response(order_body(record))

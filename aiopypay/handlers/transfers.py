@@ -1,0 +1,96 @@
+"""The routes of transfers: pay, and look at the history."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from aiopypay.auth import authenticated
+from aiopypay.fields import parse_amount, parse_comment, parse_id, parse_limit, parse_sort
+from aiopypay.forms import form_data, form_field, query_string
+from aiopypay.handlers import DATABASE, GROUP_COMMIT
+from aiopypay.idempotency import fingerprint, idempotency_key, order_id
+from aiopypay.ledger import TransferOrder
+from aiopypay.representations import json_response, receipt_body, transfer_body
+from aiopypay.store.transfers import Page, Sort, TransferRow, history
+from aiopypay.store.users import User
+
+routes = web.RouteTableDef()
+
+
+@dataclass(frozen=True, slots=True)
+class TransferForm:
+    """A transfer between two accounts; `amount` in the major unit of their currency."""
+
+    from_account_id: int = form_field("from", parse_id)
+    to_account_id: int = form_field("to", parse_id)
+    amount: Decimal = form_field("amount", parse_amount)
+    comment: str | None = form_field("comment", parse_comment, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which transfers: `from` and `to` are user ids, `after` is the id of the last transfer seen."""
+
+    from_user_id: int | None = form_field("from", parse_id, default=None)
+    to_user_id: int | None = form_field("to", parse_id, default=None)
+    sort: Sort = form_field("sort", parse_sort, default="asc")
+    limit: int = form_field("limit", parse_limit, default=100)
+    after: int | None = form_field("after", parse_id, default=None)
+
+
+@routes.post("/users/{user_id:[0-9]+}/transfers")
+@authenticated("user_id")
+@form_data(TransferForm)
+async def post_transfer(request: web.Request, user: User, form: TransferForm) -> web.Response:
+    """Pays: books the transfer and its commission together, once."""
+    record = await request.app[GROUP_COMMIT].post(_order(form, user.id, idempotency_key(request)))
+    return json_response(receipt_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})
+
+
+@routes.get("/users/{user_id:[0-9]+}/transfers")
+@authenticated("user_id")
+@query_string(HistoryQuery)
+async def list_transfers(request: web.Request, user: User, query: HistoryQuery) -> web.Response:
+    """One page of the user's transfers; the `Link` header leads to the next."""
+    # One more than asked for, to know whether there is a next page.
+    page = Page(user.id, query.from_user_id, query.to_user_id, query.sort, query.limit + 1, query.after)
+    async with request.app[DATABASE].transaction() as connection:
+        rows = await history(connection, page)
+    shown = rows[: query.limit]
+    headers = _next_page(request.path, query, shown) if len(rows) > query.limit else None
+    return json_response([transfer_body(row) for row in shown], headers=headers)
+
+
+def _order(form: TransferForm, user_id: int, key: str | None) -> TransferOrder:
+    content = fingerprint(
+        "POST /users/{user_id}/transfers",
+        from_account_id=form.from_account_id,
+        to_account_id=form.to_account_id,
+        amount=form.amount,
+        comment=form.comment,
+    )
+    return TransferOrder(
+        id=order_id(user_id, key),
+        user_id=user_id,
+        from_account_id=form.from_account_id,
+        to_account_id=form.to_account_id,
+        amount=form.amount,
+        comment=form.comment,
+        fingerprint=content,
+        idempotency_key=key,
+    )
+
+
+def _next_page(path: str, query: HistoryQuery, shown: list[TransferRow]) -> dict[str, str]:
+    following = replace(query, after=shown[-1].id)
+    parameters = {
+        "from": following.from_user_id,
+        "to": following.to_user_id,
+        "sort": following.sort,
+        "limit": following.limit,
+        "after": following.after,
+    }
+    text = urlencode({name: value for name, value in parameters.items() if value is not None})
+    return {"Link": f'<{path}?{text}>; rel="next"'}

@@ -1,0 +1,43 @@
+"""Idempotency-Key (IETF draft-ietf-httpapi-idempotency-key-header): the same key is the same order, for good."""
+
+import hashlib
+import json
+import re
+from decimal import Decimal
+from uuid import UUID, uuid4, uuid5
+
+from aiohttp import web
+
+from aiopypay.errors import InvalidRequest
+
+HEADER = "Idempotency-Key"
+
+# The namespace of order ids. It never changes: a node that did not see the first attempt arrives at the same id.
+NAMESPACE = UUID("c1a1c0de-7a7e-5e1f-9a0b-a10909a9a001")
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """Returns the caller's key, None where none was sent. Raises InvalidRequest for a malformed or repeated one."""
+    keys = request.headers.getall(HEADER, [])
+    if not keys:
+        return None
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        raise InvalidRequest(f"{HEADER}: must be one value of 1 to 255 visible ASCII characters", field=HEADER)
+    return keys[0]
+
+
+def order_id(user_id: int, key: str | None) -> UUID:
+    """Returns the id of the order: derived from user and key, or minted where there is no key."""
+    return uuid4() if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
+
+
+def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:
+    """Returns a digest of a request's content: its route and its parsed fields (10 and 10.00 are the same)."""
+    plain = {name: _plain(value) for name, value in fields.items()}
+    return hashlib.sha256(json.dumps([route, plain], sort_keys=True).encode()).digest()
+
+
+def _plain(value: int | str | Decimal | None) -> int | str | None:
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else value

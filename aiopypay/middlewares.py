@@ -1,0 +1,101 @@
+"""What every request passes: its id, the rendering of problems, the count."""
+
+import json
+import logging
+import re
+import time
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from aiopypay import errors
+from aiopypay.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PROBLEM_OF_STATUS: dict[int, type[errors.Problem]] = {
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+@web.middleware
+async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request an id: the client's, where it sent a sane one."""
+    sent = request.headers.get("X-Request-ID", "")
+    request[REQUEST_ID] = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid4().hex
+    return await handler(request)
+
+
+@web.middleware
+async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Counts the request and its time, by route (never by path: paths hold ids)."""
+    started = time.perf_counter()
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "none"
+    method = request.method if request.method in _METHODS else "other"
+    request.app[METRICS].observe(method, route, response.status, time.perf_counter() - started)
+    return response
+
+
+@web.middleware
+async def problem_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Renders every error as application/problem+json (RFC 9457), the one place that does."""
+    try:
+        return await handler(request)
+    except errors.Problem as problem:
+        if isinstance(problem, errors.InternalError):
+            logger.exception("Request %s failed", request[REQUEST_ID])
+        return problem_response(request, problem)
+    except web.HTTPException as error:
+        return problem_response(request, _problem_of(error), status=error.status, allow=error.headers.get("Allow"))
+    except Exception:
+        logger.exception("Request %s failed", request[REQUEST_ID])
+        return problem_response(request, errors.InternalError())
+
+
+def problem_response(
+    request: web.BaseRequest, problem: errors.Problem, *, status: int | None = None, allow: str | None = None
+) -> web.Response:
+    """Returns the response that tells the client of a problem."""
+    status = status or problem.status
+    body = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.title,
+        "status": status,
+        "detail": problem.detail,
+        "instance": request.get(REQUEST_ID),
+    }
+    if problem.field is not None:
+        body["field"] = problem.field
+    response = web.Response(body=json.dumps(body).encode(), status=status, content_type="application/problem+json")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="aiopypay", charset="UTF-8"'
+    if problem.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(problem.retry_after_seconds)
+    if allow:
+        response.headers["Allow"] = allow
+    return response
+
+
+async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
+    response.headers["X-Request-ID"] = request[REQUEST_ID]
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _problem_of(error: web.HTTPException) -> errors.Problem:
+    kind = _PROBLEM_OF_STATUS.get(error.status)
+    if kind is not None:
+        return kind("There is nothing under this address" if error.status == 404 else f"{error.reason}")
+    return errors.InvalidRequest(error.reason) if error.status < 500 else errors.InternalError()

@@ -1,0 +1,74 @@
+"""Applies migrations/*.sql: in order, each once, each in one transaction together with the note that it was.
+
+yoyo-migrations was looked at: it notes a migration in a second transaction, so that a process killed between the
+two applies it again, and its lock is a row that outlives kill -9.
+"""
+
+import logging
+from pathlib import Path
+
+import psycopg2
+import psycopg2.extensions
+
+from aiopypay.errors import StartError
+
+# In an installed package the files lie inside it, in a checkout beside it.
+DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "migrations")
+
+# Any number will do, as long as all processes take the same.
+ADVISORY_LOCK = 4_117_729_001
+
+CREATE_TABLE = """
+CREATE TABLE IF NOT EXISTS migrations (
+    name TEXT PRIMARY KEY,
+    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+)
+"""
+
+logger = logging.getLogger(__name__)
+
+
+def apply(database_url: str) -> list[str]:
+    """Applies what is outstanding and returns the names applied. Blocks; safe when several processes start together.
+
+    A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
+    where the database cannot be reached, StartError for a migration that fails.
+    """
+    connection = psycopg2.connect(
+        psycopg2.extensions.make_dsn(database_url, connect_timeout=5, options="-c statement_timeout=0 -c lock_timeout=0")
+    )
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            # Of this session: it ends with it, however it ends.
+            cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
+            cursor.execute(CREATE_TABLE)
+            cursor.execute("SELECT name FROM migrations")
+            known = {name for (name,) in cursor.fetchall()}
+        return [_apply(connection, file) for file in files() if file.stem not in known]
+    finally:
+        connection.close()
+
+
+def files() -> list[Path]:
+    """Returns the migrations in the order of their names."""
+    for directory in DIRECTORIES:
+        found = sorted(directory.glob("[0-9]*.sql"))
+        if found:
+            return found
+    raise StartError("the migrations are missing: reinstall aiopypay, or run it from its checkout")
+
+
+def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
+    connection.autocommit = False
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(file.read_text(encoding="utf-8"))
+            cursor.execute("INSERT INTO migrations (name) VALUES (%s)", (file.stem,))
+    except psycopg2.OperationalError:
+        raise
+    except psycopg2.Error as error:
+        raise StartError(f"migration {file.name} failed: {' '.join(str(error).split())}") from error
+    connection.autocommit = True
+    logger.info("Applied migration %s.", file.stem)
+    return file.stem

@@ -1,0 +1,64 @@
+"""The ledger rule over a batch: order by order in arrival order, each on the balances the one before left. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from aiopypay import money
+from aiopypay.errors import Problem
+from aiopypay.ledger import Account, Currency, Transfer, TransferOrder, plan_transfers
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOrder:
+    """An order that the rule lets through. `balance` is the paying account's afterwards; `decimals` its currency's."""
+
+    order: TransferOrder
+    transfers: tuple[Transfer, ...]
+    balance: Decimal
+    decimals: int
+
+
+def plan_batch(
+    orders: Sequence[TransferOrder], accounts: Mapping[int, Account], currencies: Mapping[str, Currency]
+) -> list[PlannedOrder | Problem]:
+    """Returns one plan or refusal an order, in order. A refusal changes nothing for those behind it.
+
+    `accounts` are those that the orders name. Commission accounts need not be among them.
+    """
+    current = dict(accounts)
+    return [_plan(order, current, currencies) for order in orders]
+
+
+def changes(plans: Sequence[PlannedOrder]) -> dict[int, Decimal]:
+    """Returns by how much each account's balance changes, by account id in ascending order."""
+    sums: dict[int, Decimal] = {}
+    with money.exact():
+        for plan in plans:
+            for transfer in plan.transfers:
+                sums[transfer.from_account_id] = sums.get(transfer.from_account_id, Decimal(0)) - transfer.amount
+                sums[transfer.to_account_id] = sums.get(transfer.to_account_id, Decimal(0)) + transfer.amount
+    return dict(sorted(sums.items()))
+
+
+def _plan(
+    order: TransferOrder, current: dict[int, Account], currencies: Mapping[str, Currency]
+) -> PlannedOrder | Problem:
+    source, target = current.get(order.from_account_id), current.get(order.to_account_id)
+    currency = currencies[source.currency_id] if source else None
+    try:
+        transfers = plan_transfers(order, source, target, currency)
+    except Problem as refusal:
+        return refusal
+    assert currency is not None  # noqa: S101 - the rule refuses orders without one
+    with money.exact():
+        for transfer in transfers:
+            _move(current, transfer)
+    return PlannedOrder(order, transfers, current[order.from_account_id].amount, currency.decimals)
+
+
+def _move(current: dict[int, Account], transfer: Transfer) -> None:
+    for account_id, change in ((transfer.from_account_id, -transfer.amount), (transfer.to_account_id, transfer.amount)):
+        account = current.get(account_id)
+        if account is not None:
+            current[account_id] = replace(account, amount=account.amount + change)

@@ -1,0 +1,116 @@
+"""A small connection pool under `aiopg.sa.Engine`.
+
+aiopg's own pool connects while it holds its lock, so that one connect that hangs stalls every acquire and
+every release behind it. Here callers queue on a semaphore, connect outside any lock, and release without
+waiting.
+"""
+
+import asyncio
+import select
+from collections.abc import Awaitable, Callable
+
+import aiopg
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from aiopypay.errors import Overloaded
+
+QUEUE_SECONDS = 1.0
+
+
+class Pool:
+    """At most `maxsize` connections, each handed to one caller at a time. Has what `aiopg.sa.Engine` asks of a pool."""
+
+    def __init__(self, connect: Callable[[], Awaitable[aiopg.Connection]], maxsize: int) -> None:
+        self._connect = connect
+        self.maxsize = maxsize
+        self.minsize = 0
+        self._slots = asyncio.Semaphore(maxsize)
+        self._idle: list[aiopg.Connection] = []
+        self._used: set[aiopg.Connection] = set()
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        """How many connections are open."""
+        return len(self._idle) + len(self._used)
+
+    @property
+    def freesize(self) -> int:
+        """How many of them wait for a caller."""
+        return len(self._idle)
+
+    async def acquire(self) -> aiopg.Connection:
+        """Returns a connection that is alive as far as this side can tell. The caller sets the deadline for connecting.
+
+        Raises Overloaded where none of `maxsize` comes free within QUEUE_SECONDS, and what connecting raises.
+        """
+        if self.closed:
+            raise Overloaded("The service is stopping.")
+        await self._take_slot()
+        try:
+            connection = self._take_idle() or await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+        self._used.add(connection)
+        return connection
+
+    def release(self, connection: aiopg.Connection) -> Awaitable[None]:
+        """Takes a connection back, or closes one not at rest. Done when it returns; aiopg wants an awaitable."""
+        if connection in self._used:
+            self._used.remove(connection)
+            self._slots.release()
+            if not self.closed and _is_at_rest(connection):
+                self._idle.append(connection)
+            else:
+                connection.close()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def close(self) -> None:
+        """Closes what is idle now and what is in use when it comes back."""
+        self.closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def terminate(self) -> None:
+        """Closes every connection at once."""
+        self.close()
+        for connection in self._used:
+            connection.close()
+
+    async def wait_closed(self) -> None:
+        """Waits until every caller has given its connection back."""
+        for _ in range(self.maxsize):
+            await self._slots.acquire()
+
+    async def _take_slot(self) -> None:
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            # All connections are busy, which says nothing about whether the database is there.
+            raise Overloaded("Too many requests are waiting for the database. Try again in a moment.") from None
+
+    def _take_idle(self) -> aiopg.Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_at_rest(connection) and not _has_news(connection):
+                return connection
+            connection.close()
+        return None
+
+
+def _is_at_rest(connection: aiopg.Connection) -> bool:
+    return not connection.closed and connection.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE
+
+
+def _has_news(connection: aiopg.Connection) -> bool:
+    """Tells whether bytes or an end of file wait on an idle connection: the server said goodbye.
+
+    aiopg notices that itself, unless the event loop was too busy to look.
+    """
+    poll = select.poll()
+    poll.register(connection.raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,183 @@
+"""The service's settings: a frozen dataclass read from the environment and a .env file. Bad values stop the start."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+import psycopg2
+from dotenv import dotenv_values
+from psycopg2.extensions import make_dsn, parse_dsn
+
+AMOUNT_MAX = Decimal(10**12)
+PASSWORD_LENGTH_MAX = 256
+
+AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
+CURRENCY_ID = re.compile(r"[A-Z]{3}")
+HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+ENV_FILE = ".env"
+DATABASE_URL_EXAMPLE = "postgresql://user:password@127.0.0.1:5432/aiopypay"
+
+
+class SettingsError(Exception):
+    """A setting has a bad value. The message is one line: the setting, the problem, an example; never a secret."""
+
+    def __init__(self, name: str, problem: str, example: str) -> None:
+        super().__init__(f"{name} {problem}, for example {example if name == ENV_FILE else f'{name}={example}'}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the service is told from outside.
+
+    `database_url` is a libpq DSN (URL or keywords); None means the embedded PostgreSQL under `data_dir`.
+    `signup_credit` maps currency ids to the amount that a new user's account opens with.
+    """
+
+    database_url: str | None = field(default=None, repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    data_dir: Path = Path("var")
+    superuser_password: str | None = field(default=None, repr=False)
+    signup_credit: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
+    password_min_length: int = 8
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Reads the settings; an empty value counts as unset. Raises `SettingsError` for the first bad one."""
+        values = _present(environment)
+        password_min_length = _number(values, "APP_PASSWORD_MIN_LENGTH", 8, 1, PASSWORD_LENGTH_MAX)
+        return cls(
+            database_url=_database_url(values),
+            host=_host(values, "APP_HOST") or "127.0.0.1",
+            port=_number(values, "APP_PORT", 8080, 1, 65535),
+            data_dir=_directory(values, "APP_DATA_DIR", Path("var")),
+            superuser_password=_superuser_password(values, password_min_length),
+            signup_credit=_signup_credit(values),
+            password_min_length=password_min_length,
+        )
+
+
+def read_environment() -> dict[str, str]:
+    """The process's environment over the `.env` file of the working directory, where there is one.
+
+    Raises `SettingsError` if that file cannot be read.
+    """
+    try:
+        file_values = dotenv_values(ENV_FILE, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(
+            ENV_FILE, f"cannot be read ({reason}); it holds lines of NAME=value", "APP_PORT=8080"
+        ) from None
+    from_file = {name: value for name, value in file_values.items() if value}
+    return from_file | {name: value for name, value in os.environ.items() if value}
+
+
+def _present(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that are there and not empty. Values that are not UTF-8 could be neither sent nor hashed."""
+    values = {name: value for name, value in environment.items() if value}
+    for name, value in values.items():
+        if name.startswith(("APP_", "POSTGRES_", "DATABASE_")) and not _is_utf8(value):
+            raise SettingsError(name, "is not valid UTF-8", "text")
+    return values
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def _number(values: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    if not WHOLE_NUMBER.fullmatch(text) or not low <= int(text) <= high:
+        raise SettingsError(name, f"must be a whole number from {low} to {high}, not {_shown(text)}", str(default))
+    return int(text)
+
+
+def _host(values: Mapping[str, str], name: str) -> str | None:
+    text = values.get(name)
+    if text is not None and not HOST.fullmatch(text):
+        raise SettingsError(name, f"must be one host name or address, not {_shown(text)}", "127.0.0.1")
+    return text
+
+
+def _directory(values: Mapping[str, str], name: str, default: Path) -> Path:
+    try:
+        return Path(values[name]).expanduser() if name in values else default
+    except RuntimeError:
+        raise SettingsError(name, "names the home directory of an unknown user", "/var/lib/aiopypay") from None
+
+
+def _database_url(values: Mapping[str, str]) -> str | None:
+    """DATABASE_URL, or a DSN composed of POSTGRES_*, or None. Nothing of the URL is echoed: it holds a password."""
+    if "DATABASE_URL" in values:
+        return _checked_url(values["DATABASE_URL"])
+    # An absolute path is a directory with a Unix socket, as libpq has it.
+    host = values.get("POSTGRES_HOST")
+    if host is None:
+        return None
+    user = values.get("POSTGRES_USER", "postgres")
+    return make_dsn(
+        host=host if host.startswith("/") else _host(values, "POSTGRES_HOST"),
+        port=_number(values, "POSTGRES_PORT", 5432, 1, 65535),
+        user=user,
+        dbname=values.get("POSTGRES_DB", user),
+        password=values.get("POSTGRES_PASSWORD"),
+    )
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        raise SettingsError("DATABASE_URL", "is not a PostgreSQL URL", DATABASE_URL_EXAMPLE) from None
+    hosts, ports = parts.get("host", "").split(","), parts.get("port", "5432").split(",")
+    if len(ports) not in (1, len(hosts)):
+        raise SettingsError("DATABASE_URL", "has more ports than one, but not one for each host", DATABASE_URL_EXAMPLE)
+    if not all(WHOLE_NUMBER.fullmatch(port) and 1 <= int(port) <= 65535 for port in ports):
+        raise SettingsError("DATABASE_URL", "has a port that is not from 1 to 65535", DATABASE_URL_EXAMPLE)
+    return url
+
+
+def _superuser_password(values: Mapping[str, str], length_min: int) -> str | None:
+    name = "APP_SUPERUSER_PASSWORD"
+    password = values.get(name)
+    if password is not None and not length_min <= len(password) <= PASSWORD_LENGTH_MAX:
+        problem = f"must have {length_min} to {PASSWORD_LENGTH_MAX} characters, and has {len(password)}"
+        raise SettingsError(name, problem, "a-long-passphrase-of-yours")
+    return password
+
+
+def _signup_credit(values: Mapping[str, str]) -> Mapping[str, Decimal]:
+    credit: dict[str, Decimal] = {}
+    for item in values.get("APP_SIGNUP_CREDIT", "").split(",") if "APP_SIGNUP_CREDIT" in values else ():
+        currency_id, colon, amount = item.strip().partition(":")
+        if not colon or not CURRENCY_ID.fullmatch(currency_id):
+            raise _bad_credit(f"has {_shown(item)}, which is not CURRENCY:AMOUNT")
+        if currency_id in credit:
+            raise _bad_credit(f"names {currency_id} twice")
+        if not AMOUNT.fullmatch(amount) or not 0 < Decimal(amount) <= AMOUNT_MAX:
+            raise _bad_credit(f"has the amount {_shown(amount)}, which is not above 0 and at most {AMOUNT_MAX}")
+        credit[currency_id] = Decimal(amount)
+    return MappingProxyType(credit)
+
+
+def _bad_credit(problem: str) -> SettingsError:
+    return SettingsError("APP_SIGNUP_CREDIT", problem, "USD:100,EUR:5")
+
+
+def _shown(text: str) -> str:
+    """The value as it can stand in a message of one line: quoted, without control characters, cut."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,0 +1,66 @@
+"""What the node remembers, and what its journal holds."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from aiopypay.ledger import Transfer, TransferOrder
+
+State = Literal["pending", "posted", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAccount:
+    """An account as PostgreSQL last told it, and what the journal has accepted on top.
+
+    `amount` and `version` are the row's; `pending` is the sum of all changes by journal entries not yet settled,
+    `debit` the sum of their debits alone (positive). An account without `user_id` is external.
+    """
+
+    id: int
+    user_id: int | None
+    currency_id: str
+    amount: Decimal
+    version: int
+    created_at: datetime
+    updated_at: datetime | None
+    pending: Decimal = Decimal(0)
+    debit: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUser:
+    """A user as PostgreSQL last told them."""
+
+    id: int
+    username: str
+    full_name: str
+    password_hash: str
+    is_admin: bool
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An order accepted without the database, or one whose batch was in doubt.
+
+    `balance` is the expected one of the paying account afterwards; `decimals` its currency's.
+    """
+
+    order: TransferOrder
+    transfers: tuple[Transfer, ...]
+    balance: Decimal
+    decimals: int
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """An entry with its place in the journal and its outcome, where it has one."""
+
+    sequence: int
+    entry: Entry
+    state: State
+    reason: str | None
+    settled_at: datetime | None

@@ -1,0 +1,88 @@
+"""Currencies and accounts."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from aiopypay.database import Connection, Row, fetch
+
+SELECT_CURRENCIES = """
+SELECT id, description, commission, decimals FROM currencies ORDER BY ordinal
+"""
+
+_SELECT_ACCOUNTS = """
+SELECT accounts.id, user_id, currency_id, amount, decimals, created_at, updated_at
+FROM accounts
+JOIN currencies ON currencies.id = currency_id
+"""
+
+SELECT_ACCOUNTS_OF_USER = _SELECT_ACCOUNTS + "WHERE user_id = %(user_id)s ORDER BY accounts.id"
+SELECT_ACCOUNT = _SELECT_ACCOUNTS + "WHERE accounts.id = %(account_id)s AND user_id IS NOT NULL"
+SELECT_ACCOUNT_OF_ORDER = _SELECT_ACCOUNTS + "WHERE accounts.order_id = %(order_id)s"
+
+INSERT_ACCOUNT = """
+WITH opened AS (
+    INSERT INTO accounts (user_id, currency_id, order_id)
+    SELECT %(user_id)s, id, %(order_id)s FROM currencies WHERE id = %(currency_id)s
+    RETURNING id, user_id, currency_id, amount, created_at, updated_at
+)
+SELECT opened.id, user_id, currency_id, amount, decimals, created_at, updated_at
+FROM opened
+JOIN currencies ON currencies.id = currency_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrencyRow:
+    """A currency as users see it. `commission` is a rate."""
+
+    id: str
+    description: str
+    commission: Decimal
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as its owner sees it; `decimals` are its currency's."""
+
+    id: int
+    user_id: int
+    currency_id: str
+    amount: Decimal
+    decimals: int
+    created_at: datetime
+    updated_at: datetime | None
+
+
+async def currencies(connection: Connection) -> list[CurrencyRow]:
+    """Returns all currencies in the order of their creation."""
+    return [CurrencyRow(*row) for row in await fetch(connection, SELECT_CURRENCIES)]
+
+
+async def accounts_of_user(connection: Connection, user_id: int) -> list[AccountRow]:
+    """Returns the user's accounts by id."""
+    return [AccountRow(*row) for row in await fetch(connection, SELECT_ACCOUNTS_OF_USER, {"user_id": user_id})]
+
+
+async def account(connection: Connection, account_id: int) -> AccountRow | None:
+    """Returns the account, None where there is none that has an owner."""
+    return _first(await fetch(connection, SELECT_ACCOUNT, {"account_id": account_id}))
+
+
+async def account_opened_by(connection: Connection, order_id: UUID) -> AccountRow | None:
+    """Returns the account that this order opened."""
+    return _first(await fetch(connection, SELECT_ACCOUNT_OF_ORDER, {"order_id": order_id}))
+
+
+async def open_account(
+    connection: Connection, user_id: int, currency_id: str, order_id: UUID | None
+) -> AccountRow | None:
+    """Returns a new, empty account; None where there is no such currency."""
+    parameters = {"user_id": user_id, "currency_id": currency_id, "order_id": order_id}
+    return _first(await fetch(connection, INSERT_ACCOUNT, parameters))
+
+
+def _first(rows: list[Row]) -> AccountRow | None:
+    return AccountRow(*rows[0]) if rows else None

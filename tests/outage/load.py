@@ -1,0 +1,257 @@
+"""Clients that pay at random, and remember what they sent and what they were told."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+
+from .waiting import Stopwatch
+
+CURRENCIES = ("USD", "CNY", "EUR")
+ATTEMPT_SECONDS = 8
+# A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
+BACKOFF_SECONDS = 0.02
+KEYED, OVERDRAFT, DOUBLED, REPEATED = 0.9, 0.08, 0.05, 0.05
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with their accounts, by id, and each one's currency."""
+
+    id: int
+    username: str
+    password: str
+    accounts: dict[int, str]
+
+    @property
+    def auth(self) -> aiohttp.BasicAuth:
+        """HTTP Basic credentials."""
+        return aiohttp.BasicAuth(self.username, self.password, "utf-8")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one attempt was told. `status` None: the connection was lost, or nothing came in time (`lost` says which).
+
+    `started` and `ended` count events, so that attempts can be told apart that overlapped.
+    """
+
+    started: int
+    ended: int
+    status: int | None
+    body: Any = None
+    lost: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it tells the outcome: accepted or refused."""
+        return self.status is not None and self.status < 500 and self.status != 429
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the payment was accepted: booked, or to be booked."""
+        return self.status in (200, 202)
+
+    @property
+    def label(self) -> str:
+        """How it is counted."""
+        if self.status is None:
+            return self.lost
+        return "in doubt" if self.status == 503 and "in-doubt" in self.body.get("type", "") else str(self.status)
+
+
+@dataclass
+class Payment:
+    """A request to pay, with all answers to it. Its comment is unique, so that it can be found without a key too."""
+
+    payer: Person
+    from_account_id: int
+    to_account_id: int
+    amount: Decimal
+    comment: str
+    key: str | None
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def acknowledgement(self) -> Answer | None:
+        """The first answer that accepted it."""
+        return next((answer for answer in self.answers if answer.is_acknowledged), None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client can know its outcome: by an acceptance, or by a refusal after which nothing was sent."""
+        return self.acknowledgement is not None or self.refusal is not None
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The refusal that is final, because all other attempts had ended before it began."""
+        if not self.answers or self.acknowledgement is not None:
+            return None
+        last = max(self.answers, key=lambda answer: answer.started)
+        others = [answer for answer in self.answers if answer is not last]
+        final = last.is_known and all(other.ended < last.started for other in others)
+        return last if final or (last.is_known and all(answer.is_known for answer in self.answers)) else None
+
+
+class Load:
+    """Payments among people, by concurrent clients, reproducible from the seed as far as timing lets them be."""
+
+    def __init__(self, base_url: str, people: Sequence[Person], seed: int, *, clients: int = 16) -> None:
+        self._base_url = base_url
+        self._people = people
+        self._seed = seed
+        self._clients = clients
+        self._numbers = itertools.count(1)
+        self._events = itertools.count(1)
+        self._stopping = False
+        self.payments: list[Payment] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Clients pay within. On leaving they send nothing more and wait for their last answers."""
+        self._stopping = False
+        async with self._session() as session, asyncio.TaskGroup() as clients:
+            for number in range(self._clients):
+                clients.create_task(self._pay_on(session, random.Random(f"{self._seed}/{number}")))
+            try:
+                yield
+            finally:
+                self._stopping = True
+
+    async def resolve(self, within_seconds: float = 20) -> None:
+        """Retries, with the same key, each payment whose outcome is unknown, until it is known; and some that are."""
+        generator = random.Random(f"{self._seed}/retries")
+        unknown = [payment for payment in self.payments if payment.key and not payment.is_known]
+        known = [payment for payment in self.payments if payment.key and payment.acknowledgement]
+        again = generator.sample(known, min(20, len(known)))
+        self.retried += len(unknown)
+        try:
+            async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
+                for number in range(self._clients):
+                    for payment in unknown[number :: self._clients]:
+                        clients.create_task(self._retry(session, payment))
+                for payment in again:
+                    clients.create_task(self.attempt(session, payment))
+        except TimeoutError:
+            left = [payment for payment in unknown if not payment.is_known]
+            raise AssertionError(f"{len(left)} outcomes unknown after {within_seconds} s of retrying") from None
+
+    retried = 0
+
+    def answered(self, status: int) -> int:
+        """How many answers had this status so far."""
+        return sum(answer.status == status for payment in self.payments for answer in payment.answers)
+
+    def slowest(self) -> float:
+        """The longest that an attempt took, in seconds."""
+        return max((answer.seconds for payment in self.payments for answer in payment.answers), default=0.0)
+
+    def counts(self) -> str:
+        """One line for the record: payments sent, answers by kind, payments whose outcome had to be asked for."""
+        labels = Counter(answer.label for payment in self.payments for answer in payment.answers)
+        told = ", ".join(f"{label} ×{count}" for label, count in sorted(labels.items()))
+        unresolved = sum(not payment.is_known for payment in self.payments)
+        return f"sent {len(self.payments)}; {told}; retried {self.retried}; without a key and unknown {unresolved}"
+
+    async def attempt(self, session: aiohttp.ClientSession, payment: Payment) -> Answer:
+        """Sends the payment once more and notes the answer."""
+        started, watch = next(self._events), Stopwatch()
+        status, body, lost = None, None, ""
+        try:
+            async with session.post(
+                f"{self._base_url}/users/{payment.payer.id}/transfers",
+                auth=payment.payer.auth,
+                headers={"Idempotency-Key": payment.key} if payment.key else {},
+                data={
+                    "from": payment.from_account_id,
+                    "to": payment.to_account_id,
+                    "amount": str(payment.amount),
+                    "comment": payment.comment,
+                },
+            ) as response:
+                body = json.loads(await response.text(), parse_float=Decimal)
+                status = response.status
+        except TimeoutError:
+            lost = "timeout"
+        except (aiohttp.ClientError, OSError):
+            lost = "lost"
+        answer = Answer(started, next(self._events), status, body, lost, watch.seconds)
+        payment.answers.append(answer)
+        return answer
+
+    def new_payment(self, generator: random.Random) -> Payment:
+        """A payment drawn at random, already on record."""
+        payer = generator.choice(self._people)
+        from_account_id = generator.choice(list(payer.accounts))
+        currency = payer.accounts[from_account_id]
+        payees = [
+            account_id
+            for person in self._people
+            for account_id in person.accounts
+            if person.accounts[account_id] == currency and account_id != from_account_id
+        ]
+        cents = generator.randint(50_000, 500_000) if generator.random() < OVERDRAFT else generator.randint(1, 3_000)
+        number = next(self._numbers)
+        payment = Payment(
+            payer,
+            from_account_id,
+            generator.choice(payees),
+            Decimal(cents).scaleb(-2),
+            f"{self._seed}/{number}",
+            f"{self._seed}-{number}" if generator.random() < KEYED else None,
+        )
+        self.payments.append(payment)
+        return payment
+
+    async def _pay_on(self, session: aiohttp.ClientSession, generator: random.Random) -> None:
+        while not self._stopping:
+            payment = self.new_payment(generator)
+            attempts = 2 if payment.key and generator.random() < DOUBLED else 1
+            answers = await asyncio.gather(*(self.attempt(session, payment) for _ in range(attempts)))
+            if payment.key and generator.random() < REPEATED:
+                await self.attempt(session, payment)
+            if not all(answer.is_known for answer in answers):
+                await asyncio.sleep(BACKOFF_SECONDS)
+
+    async def _retry(self, session: aiohttp.ClientSession, payment: Payment) -> None:
+        while not payment.is_known:
+            answer = await self.attempt(session, payment)
+            if not answer.is_known:
+                await asyncio.sleep(BACKOFF_SECONDS)
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=ATTEMPT_SECONDS)
+        return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+
+
+async def register_people(base_url: str, names: Sequence[str]) -> list[Person]:
+    """Registers users; every third of them opens a second account in USD, to pay to and from their own."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        return [
+            await _register(session, base_url, name, second_account=number % 3 == 0)
+            for number, name in enumerate(names)
+        ]
+
+
+async def _register(session: aiohttp.ClientSession, base_url: str, name: str, *, second_account: bool) -> Person:
+    person = {"username": name, "password": f"password of {name}"}
+    async with session.post(f"{base_url}/users", data=person) as response:
+        assert response.status == 201, await response.text()
+        user_id = (await response.json())["id"]
+    auth = aiohttp.BasicAuth(name, person["password"], "utf-8")
+    if second_account:
+        async with session.post(f"{base_url}/users/{user_id}/accounts/USD", auth=auth) as response:
+            assert response.status == 200, await response.text()
+    async with session.get(f"{base_url}/users/{user_id}/accounts", auth=auth) as response:
+        assert response.status == 200, await response.text()
+        accounts = {row["id"]: row["currency_id"] for row in await response.json()}
+    return Person(user_id, name, person["password"], accounts)
