@@ -32,9 +32,9 @@ class Authenticator:
         self._users: Batcher[str, User | None] = Batcher(self._read_users, batch_size=200, queue_size=2000)
 
     async def authenticate(self, request: web.Request) -> User:
-        """Returns the caller.
+        """Returns the caller. An unknown user takes as long as a wrong password, and both have the same answer.
 
-        Raises NotAuthenticated, UserDeactivated, InvalidRequest, Overloaded, DatabaseUnavailable. An unknown user takes as long as a wrong password, and both have the same answer.
+        Raises NotAuthenticated, UserDeactivated, InvalidRequest, Overloaded, DatabaseUnavailable.
         """
         username, password = _basic_credentials(request.headers.getall("Authorization", []))
         user = await self._find(username)

@@ -1,7 +1,6 @@
 """The commands about the embedded PostgreSQL: `aiopypay db start|stop|status|psql`."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -67,7 +66,7 @@ def psql(arguments: Sequence[str]) -> None:
         raise EmbeddedError("The embedded PostgreSQL is not running: start it with ./run.sh db start.")
     parameters = parse_dsn(embedded.dsn)
     connection = {variable: parameters[name] for name, variable in PSQL_VARIABLES.items()}
-    program = shutil.which("psql") or str(embedded.program("psql"))
+    program = str(embedded.program("psql"))
     os.execve(program, [program, *arguments], os.environ | connection)
 
 

@@ -29,14 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def apply(database_url: str) -> list[str]:
-    """Applies what is outstanding and returns the names applied. Blocks; safe when several processes start together.
+    """Applies what is outstanding and returns its names. Blocks; safe when several processes start together.
 
     A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
     where the database cannot be reached, StartError for a migration that fails.
     """
-    connection = psycopg2.connect(
-        psycopg2.extensions.make_dsn(database_url, connect_timeout=5, options="-c statement_timeout=0 -c lock_timeout=0")
-    )
+    patient = {"connect_timeout": 5, "options": "-c statement_timeout=0 -c lock_timeout=0"}
+    connection = psycopg2.connect(psycopg2.extensions.make_dsn(database_url, **patient))
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:

