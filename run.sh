@@ -86,6 +86,7 @@ ensure() {
 # The cluster that is there, if any, needs programs of its own version.
 postgresql_found() {
     local version_file="${APP_DATA_DIR:-var}/postgres/PG_VERSION"
+    # shellcheck disable=SC2046  # no cluster, no argument
     .venv/bin/python -c 'import sys; from aiopypay.embedded.binaries import find_binaries; find_binaries(*map(int, sys.argv[1:]))' \
         $(cat "$version_file" 2>/dev/null) 2>/dev/null
 }
@@ -141,7 +142,7 @@ lock() {
     python=$(command -v python3.11) || fail "The lock files are made with Python 3.11, which is missing here."
     tools=$(mktemp -d)
     # shellcheck disable=SC2064  # the directory of now is meant
-    trap "rm -rf '$tools'" EXIT
+    trap "rm -rf '$tools' aiopypay.egg-info" EXIT
     "$python" -m venv "$tools"
     "$tools/bin/python" -m pip install -qq --disable-pip-version-check 'pip-tools>=7.5'
     compile() {
@@ -182,7 +183,8 @@ cleanup() {
         ensure requirements.txt
         .venv/bin/python -m aiopypay db stop || fail "Nothing was removed: PostgreSQL still runs."
     fi
-    rm -rf -- "$data" .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+    rm -rf -- "$data" .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .grimp_cache .hypothesis .import_linter_cache \
+        aiopypay.egg-info build
     echo "Removed."
 }
 

@@ -21,6 +21,7 @@ from aiopg.sa.engine import get_dialect
 
 from aiopypay import errors
 from aiopypay.addresses import single_address_dsns
+from aiopypay.driver import connect
 from aiopypay.pool import Pool
 
 # From asking for a connection to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
@@ -100,7 +101,7 @@ class Database:
         async with asyncio.timeout(CONNECT_SECONDS):
             for dsn in await single_address_dsns(self._database_url):
                 try:
-                    return await aiopg.connect(dsn, enable_hstore=False, enable_json=False)
+                    return await connect(dsn)
                 except psycopg2.OperationalError as error:
                     failure = error
         raise failure

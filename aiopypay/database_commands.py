@@ -32,7 +32,7 @@ def start() -> None:
     """Start the embedded PostgreSQL, made first if it is not there, and clear the mark that `stop` left."""
     embedded = _embedded()
     embedded.clear_operator_mark()
-    started = embedded.start()
+    started = embedded.start(for_operator=True)
     click.echo(f"PostgreSQL {'started' if started else 'was running already'}: {whereabouts(embedded)}.")
 
 

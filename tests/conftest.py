@@ -7,6 +7,7 @@ removed at the end, also after failures. A new database is a copy of one that wa
 import asyncio
 import contextlib
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -17,7 +18,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+import hypothesis
 import pytest
+import pytest_asyncio
 from aiohttp.test_utils import TestServer
 from psycopg2.extensions import make_dsn
 
@@ -28,6 +31,12 @@ from aiopypay.server import HEADER_BYTES_MAX
 from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import Service
+
+# Failures are shown with what reproduces them; nothing is written beside the tests.
+hypothesis.settings.register_profile("aiopypay", deadline=None, print_blob=True, database=None)
+hypothesis.settings.load_profile("aiopypay")
+
+in_the_modules_loop = pytest.mark.asyncio(loop_scope="module")
 
 SUPERUSER_PASSWORD = "the superuser's password"
 TEMPLATE = "aiopypay_template"
@@ -42,6 +51,18 @@ CHEAPER = (
     "max_wal_senders = 0",
     "wal_level = minimal",
 )
+
+
+def pytest_configure() -> None:
+    """Lets SIGTERM end the run as Ctrl-C does: fixtures finish, and no server stays behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the outage tests; pytest reads them here only."""
+    parser.addoption("--outage-rounds", type=int, default=None, metavar="N", help="rounds of each outage test")
+    parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
+
 
 StartService = Callable[[Settings], Awaitable[Service]]
 
@@ -96,8 +117,8 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture
-async def start_service() -> AsyncIterator[StartService]:
-    """Starts instances of the service in this process; all are stopped after the test."""
+async def start_service(database_url: str) -> AsyncIterator[StartService]:
+    """Starts instances of the service in this process; all are stopped after the test, before their database goes."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(settings: Settings) -> Service:
@@ -112,13 +133,34 @@ async def service(start_service: StartService, settings: Settings) -> Service:
     return await start_service(settings)
 
 
+@pytest.fixture(scope="module")
+def shared_database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """A DSN of a database for a whole module, for tests that leave nothing behind."""
+    with fresh_database(postgres, template) as dsn:
+        yield dsn
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared_service(shared_database_url: str) -> AsyncIterator[Service]:
+    """A service for a whole module; tests that use it are marked with `in_the_modules_loop`."""
+    async with running_service(Settings(database_url=shared_database_url)) as service:
+        yield service
+
+
 @contextlib.asynccontextmanager
 async def running_service(settings: Settings) -> AsyncIterator[Service]:
-    """Starts an instance, with the server's own limits, and stops it at the end."""
+    """Starts an instance, with the server's own limits and a data directory of its own, and stops it at the end."""
+    with tempfile.TemporaryDirectory(prefix="aiopypay-") as directory:
+        async with _served(replace(settings, data_dir=Path(directory))) as service:
+            yield service
+
+
+@contextlib.asynccontextmanager
+async def _served(settings: Settings) -> AsyncIterator[Service]:
     server = TestServer(create_app(settings), host="127.0.0.1")
     await server.start_server(max_field_size=HEADER_BYTES_MAX, max_line_size=HEADER_BYTES_MAX)
     try:
-        connector = aiohttp.TCPConnector(limit=64)
+        connector = aiohttp.TCPConnector(limit=256)
         async with aiohttp.ClientSession(connector=connector) as session:
             yield Service(session, str(server.make_url("/")), str(settings.database_url))
     finally:

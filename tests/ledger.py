@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg2
-from psycopg2.extensions import connection as PgConnection
+import psycopg2.extensions
 
 UNBALANCED_CURRENCIES = """
 SELECT currency_id, sum(amount) FROM accounts GROUP BY currency_id HAVING sum(amount) <> 0
@@ -61,7 +61,7 @@ WHERE id IN (SELECT id FROM external UNION ALL SELECT %(account_id)s)
 """
 
 
-def connect(database_url: str) -> PgConnection:
+def connect(database_url: str) -> psycopg2.extensions.connection:
     """Returns a session of its own, in which each statement is its own transaction."""
     connection = psycopg2.connect(database_url, connect_timeout=5)
     connection.autocommit = True

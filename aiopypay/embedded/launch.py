@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import psycopg2
+
 from aiopypay.embedded.account import Account
 from aiopypay.embedded.binaries import Binaries
 from aiopypay.embedded.cluster import explained
@@ -15,6 +17,7 @@ from aiopypay.embedded.processes import cluster_processes, exists, postmaster_pi
 
 # Recovery after a crash replays at most max_wal_size; on a slow disk that takes minutes.
 START_SECONDS = 300
+ANSWER_SECONDS = 30
 STOP_SECONDS = 30
 ORPHANS_SECONDS = 30
 LOG_SIZE_MAX = 10_000_000
@@ -76,6 +79,29 @@ def stop(cluster: Path, mode: StopMode) -> bool:
         if wait_until(lambda: not cluster_processes(cluster), STOP_SECONDS):
             return True
     raise EmbeddedError(f"The embedded PostgreSQL (process {recorded_pid(cluster)}) does not stop: end it with kill.")
+
+
+def wait_for_answer(dsn: str, cluster: Path) -> bool:
+    """Returns when the server lets the service in: True; or when it ended: False, for it may have been killed just now.
+
+    Raises `EmbeddedError` if neither happens within `ANSWER_SECONDS`.
+    """
+    failures: list[str] = []
+
+    def answers() -> bool:
+        try:
+            psycopg2.connect(dsn, connect_timeout=2).close()
+        except psycopg2.OperationalError as error:
+            failures.append(str(error).strip().splitlines()[-1])
+            return False
+        return True
+
+    if not wait_until(lambda: answers() or postmaster_pid(cluster) is None, ANSWER_SECONDS):
+        raise EmbeddedError(
+            f"The embedded PostgreSQL (process {recorded_pid(cluster)}) runs but does not answer: {failures[-1]} "
+            f"Stop it with ./run.sh db stop, and see {cluster / 'server.log'}."
+        )
+    return postmaster_pid(cluster) is not None
 
 
 def clear_remains(cluster: Path) -> None:

@@ -52,9 +52,9 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
 
 
 def _works_on(pid: int, cluster: Path) -> bool:
-    """All of PostgreSQL's processes work in the cluster's directory. A zombie has none any more."""
+    """All of PostgreSQL's processes work in the cluster's directory, moved or not. A zombie has none any more."""
     try:
-        return Path(f"/proc/{pid}/cwd").readlink() == cluster
+        return Path(f"/proc/{pid}/cwd").samefile(cluster)
     except PermissionError:
         # Root in a container may lack the right to look into processes of other users, but sees their arguments.
         return _command_line_names(pid, cluster)

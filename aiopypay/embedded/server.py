@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg2
 from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import launch
@@ -14,9 +13,9 @@ from aiopypay.embedded.binaries import Binaries, find_binaries
 from aiopypay.embedded.cluster import DATABASE, ROLE, make_cluster
 from aiopypay.embedded.errors import EmbeddedError, StoppedByOperator
 from aiopypay.embedded.files import let_others_pass, locked, os_errors_explained, prepare_directory, write_once
-from aiopypay.embedded.processes import postmaster_pid, wait_until
+from aiopypay.embedded.processes import postmaster_pid
+from aiopypay.embedded.starter import StarterFile
 
-ANSWER_SECONDS = 30
 # pg_ctl hands these paths to a shell.
 UNSAFE_IN_PATHS = set("\"'`$\\\n\r")
 
@@ -24,9 +23,9 @@ UNSAFE_IN_PATHS = set("\"'`$\\\n\r")
 class EmbeddedPostgres:
     """One PostgreSQL cluster, `data_dir`/postgres, and the server on it.
 
-    Beside it lie `postgres.password`, `postgres.port`, `postgres.lock` and, while the operator keeps the server
-    stopped, `postgres.stopped`. Methods block; they raise `EmbeddedError`. Processes that use the same directory
-    at the same time wait for each other.
+    Beside it lie `postgres.password`, `postgres.port`, `postgres.lock`, `postgres.starter` and, while the operator
+    keeps the server stopped, `postgres.stopped`. Methods block; they raise `EmbeddedError`. Processes that use the
+    same directory at the same time wait for each other.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -35,6 +34,7 @@ class EmbeddedPostgres:
         self.port_file = self.data_dir / "postgres.port"
         self._mark_file = self.data_dir / "postgres.stopped"
         self._lock_file = self.data_dir / "postgres.lock"
+        self._starter = StarterFile(self.data_dir / "postgres.starter")
         self._started_pid: int | None = None
 
     @property
@@ -82,24 +82,28 @@ class EmbeddedPostgres:
         with self._locked() as lock:
             self._initialise(lock)
 
-    def start(self) -> bool:
+    def start(self, *, for_operator: bool = False) -> bool:
         """Makes the cluster if need be and starts the server; returns when it accepts connections.
 
         True if this call started it, False if it was running. Raises `StoppedByOperator` while the mark is set.
+        A server that runs for the operator is nobody's to stop but theirs (`stop_if_started`).
         """
         with self._locked() as lock:
             binaries, account = self._initialise(lock)
             if self.stopped_by_operator:
                 raise StoppedByOperator("The embedded PostgreSQL was stopped: start it with ./run.sh db start.")
-            if self.is_running():
-                self._wait_for_answer()
+            if (pid := self.pid) is not None and launch.wait_for_answer(self.dsn, self.cluster):
+                if for_operator:
+                    self._starter.forget()
+                elif self._started_pid is None and self._starter.take_over(pid):
+                    self._started_pid = pid
                 return False
             launch.clear_remains(self.cluster)
             launch.check_port_is_free(self.port, self.port_file)
             try:
                 launch.launch(self.cluster, binaries, account, self.port)
-                self._wait_for_answer()
-                self._started_pid = self.pid
+                launch.wait_for_answer(self.dsn, self.cluster)
+                self._remember_start(for_operator)
             except BaseException:
                 launch.stop(self.cluster, "fast")
                 raise
@@ -110,11 +114,19 @@ class EmbeddedPostgres:
         if not self.cluster.exists():
             return False
         with self._locked():
-            return launch.stop(self.cluster, mode)
+            stopped = launch.stop(self.cluster, mode)
+        self._starter.release()
+        return stopped
 
     def stop_if_started(self) -> bool:
-        """Stops the server if it is the very one that this object started: another may run by now."""
-        return self._started_pid is not None and self.pid == self._started_pid and self.stop()
+        """Stops the server if it is the very one that this object started, or took over from a killed process.
+
+        Another may run by now. Returns whether it was stopped.
+        """
+        try:
+            return self._started_pid is not None and self.pid == self._started_pid and self.stop()
+        finally:
+            self._starter.release()
 
     @property
     def stopped_by_operator(self) -> bool:
@@ -125,12 +137,21 @@ class EmbeddedPostgres:
         """Sets the mark: the server is to stay stopped until it is cleared."""
         with os_errors_explained(self.data_dir):
             prepare_directory(self.data_dir)
-            write_once(self._mark_file, "Remove with: ./run.sh db start")
+            # Empty, so that it can be set on a full disk.
+            self._mark_file.touch(mode=0o600)
 
     def clear_operator_mark(self) -> None:
         """Clears the mark, if it is set."""
         with os_errors_explained(self.data_dir):
             self._mark_file.unlink(missing_ok=True)
+
+    def _remember_start(self, for_operator: bool) -> None:
+        pid = self.pid
+        if pid is None:
+            raise EmbeddedError(f"The embedded PostgreSQL ended right after its start: see {self.cluster}/server.log.")
+        if not for_operator:
+            self._started_pid = pid
+            self._starter.claim(pid)
 
     def _initialise(self, lock: int) -> tuple[Binaries, Account]:
         binaries = self._binaries()
@@ -154,23 +175,6 @@ class EmbeddedPostgres:
         if not (version.isascii() and version.isdigit()):
             raise EmbeddedError(f"{version_file} does not name a version of PostgreSQL: {self.cluster} is damaged.")
         return find_binaries(int(version))
-
-    def _wait_for_answer(self) -> None:
-        failures: list[str] = []
-
-        def answers() -> bool:
-            try:
-                psycopg2.connect(self.dsn, connect_timeout=2).close()
-            except psycopg2.OperationalError as error:
-                failures.append(str(error).strip().splitlines()[-1])
-                return False
-            return True
-
-        if not wait_until(answers, ANSWER_SECONDS):
-            raise EmbeddedError(
-                f"The embedded PostgreSQL (process {self.pid}) runs but does not answer: {failures[-1]} "
-                "Stop it with ./run.sh db stop and see its log in postgres/server.log."
-            )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:

@@ -25,4 +25,4 @@ async def get_order(request: web.Request, user: User) -> web.Response:
         record = (await find_orders(connection, [wanted])).get(wanted)
     if record is None or record.user_id != user.id:
         raise NotFound("There is no such order")
-    return json_response(order_body(record))
+    return json_response(order_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})

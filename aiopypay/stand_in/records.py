@@ -31,7 +31,7 @@ class KnownAccount:
 
 @dataclass(frozen=True, slots=True)
 class KnownUser:
-    """A user as PostgreSQL last told them."""
+    """A user as PostgreSQL last told them; `changed_at` is when they were last changed there."""
 
     id: int
     username: str
@@ -39,6 +39,7 @@ class KnownUser:
     password_hash: str
     is_admin: bool
     is_active: bool
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

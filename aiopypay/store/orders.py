@@ -103,6 +103,16 @@ class OrderRecord:
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's balance as a transaction left it."""
+
+    account_id: int
+    amount: Decimal
+    version: int
+    updated_at: datetime
+
+
 Outcome = OrderRecord | errors.Problem
 
 

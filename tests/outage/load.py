@@ -1,6 +1,7 @@
 """Clients that pay at random, and remember what they sent and what they were told."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -15,7 +16,6 @@ import aiohttp
 
 from .waiting import Stopwatch
 
-CURRENCIES = ("USD", "CNY", "EUR")
 ATTEMPT_SECONDS = 8
 # A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
 BACKOFF_SECONDS = 0.02
@@ -32,9 +32,9 @@ class Person:
     accounts: dict[int, str]
 
     @property
-    def auth(self) -> aiohttp.BasicAuth:
+    def headers(self) -> dict[str, str]:
         """HTTP Basic credentials."""
-        return aiohttp.BasicAuth(self.username, self.password, "utf-8")
+        return credentials(self.username, self.password)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ class Payment:
         return last if final or (last.is_known and all(answer.is_known for answer in self.answers)) else None
 
 
+def credentials(username: str, password: str) -> dict[str, str]:
+    """The header of HTTP Basic (RFC 7617)."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()}
+
+
 class Load:
     """Payments among people, by concurrent clients, reproducible from the seed as far as timing lets them be."""
 
@@ -114,6 +119,8 @@ class Load:
         self._events = itertools.count(1)
         self._stopping = False
         self.payments: list[Payment] = []
+        # How many payments had to be sent again because their outcome was unknown.
+        self.retried = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -145,8 +152,6 @@ class Load:
             left = [payment for payment in unknown if not payment.is_known]
             raise AssertionError(f"{len(left)} outcomes unknown after {within_seconds} s of retrying") from None
 
-    retried = 0
-
     def answered(self, status: int) -> int:
         """How many answers had this status so far."""
         return sum(answer.status == status for payment in self.payments for answer in payment.answers)
@@ -169,8 +174,7 @@ class Load:
         try:
             async with session.post(
                 f"{self._base_url}/users/{payment.payer.id}/transfers",
-                auth=payment.payer.auth,
-                headers={"Idempotency-Key": payment.key} if payment.key else {},
+                headers=payment.payer.headers | ({"Idempotency-Key": payment.key} if payment.key else {}),
                 data={
                     "from": payment.from_account_id,
                     "to": payment.to_account_id,
@@ -247,11 +251,11 @@ async def _register(session: aiohttp.ClientSession, base_url: str, name: str, *,
     async with session.post(f"{base_url}/users", data=person) as response:
         assert response.status == 201, await response.text()
         user_id = (await response.json())["id"]
-    auth = aiohttp.BasicAuth(name, person["password"], "utf-8")
+    headers = credentials(name, person["password"])
     if second_account:
-        async with session.post(f"{base_url}/users/{user_id}/accounts/USD", auth=auth) as response:
+        async with session.post(f"{base_url}/users/{user_id}/accounts/USD", headers=headers) as response:
             assert response.status == 200, await response.text()
-    async with session.get(f"{base_url}/users/{user_id}/accounts", auth=auth) as response:
+    async with session.get(f"{base_url}/users/{user_id}/accounts", headers=headers) as response:
         assert response.status == 200, await response.text()
         accounts = {row["id"]: row["currency_id"] for row in await response.json()}
     return Person(user_id, name, person["password"], accounts)

@@ -1,6 +1,7 @@
 """A real PostgreSQL of a test's own that can be killed, stopped, frozen and started again."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -21,19 +22,23 @@ from .waiting import wait_until
 
 GONE_SECONDS = 10
 FROZEN_SECONDS = 5
+# Of connections beside the service's: a test that waits for them fails instead of hanging.
+PATIENCE = {"connect_timeout": 5, "options": "-c statement_timeout=20s -c lock_timeout=10s", "tcp_user_timeout": 20_000}
 
 
 class PostgresServer:
     """One cluster in a directory of its own. Everything here blocks; ids of processes are looked up in that cluster."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))  # noqa: S108 - open to postgres' user
+        self._directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))
         self.embedded = EmbeddedPostgres(self._directory)
+        self._databases = itertools.count(1)
+        self.database = "aiopypay"
 
     @property
     def dsn(self) -> str:
-        """The connection string of the service's role."""
-        return self.embedded.dsn
+        """The connection string of the service's role, for the newest database."""
+        return make_dsn(self.embedded.dsn, dbname=self.database)
 
     @property
     def administrator_dsn(self) -> str:
@@ -45,6 +50,16 @@ class PostgresServer:
         """Its port on 127.0.0.1."""
         return self.embedded.port
 
+    def new_database(self) -> None:
+        """Makes an empty database, which is meant from now on, in place of the one before."""
+        before, self.database = self.database, "postgres"
+        name = f"test_{next(self._databases)}"
+        self.execute(f"CREATE DATABASE {name} OWNER aiopypay")
+        # Recovery after a crash syncs every file of the cluster, so that old ones would cost time.
+        if before.startswith("test_"):
+            self.execute(f"DROP DATABASE {before} WITH (FORCE)")
+        self.database = name
+
     def start(self) -> None:
         """Starts it, after a kill too; returns when it accepts connections."""
         self.embedded.start()
@@ -52,6 +67,13 @@ class PostgresServer:
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stops it and waits until its last process is gone."""
         self.embedded.stop(mode)
+
+    def stop_smart(self) -> None:
+        """Lets nobody in from now on, and stops when the last one has gone. Returns when it refuses connections."""
+        postmaster = self.embedded.pid
+        assert postmaster is not None
+        send(postmaster, signal.SIGTERM)
+        wait_until(lambda: not self.accepts_connections(), GONE_SECONDS, "PostgreSQL lets nobody in")
 
     def remove(self) -> None:
         """Ends it, whatever state it is in, and removes its data."""
@@ -114,7 +136,7 @@ class PostgresServer:
     def connected(self, *, administrator: bool = False) -> Iterator[PgConnection]:
         """A blocking connection beside the service's, in autocommit."""
         dsn = self.administrator_dsn if administrator else self.dsn
-        with contextlib.closing(psycopg2.connect(make_dsn(dsn, connect_timeout=5))) as connection:
+        with contextlib.closing(psycopg2.connect(make_dsn(dsn, **PATIENCE))) as connection:
             connection.autocommit = True
             yield connection
 
@@ -123,6 +145,11 @@ class PostgresServer:
         with self.connected(administrator=True) as connection, connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
+
+    def backends(self) -> list[int]:
+        """The process ids of the service's backends."""
+        rows = self.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'aiopypay' ORDER BY pid")
+        return [pid for (pid,) in rows]
 
     def cancel_backends(self) -> int:
         """Cancels the running statement of each of the service's backends; returns how many there are."""
@@ -175,13 +202,15 @@ class PostgresServer:
         os.chown(path, owner.st_uid, owner.st_gid)
 
     def _starts_up(self) -> bool:
-        if not self.embedded.is_running():
-            return False
+        return self.embedded.is_running() and not self.accepts_connections()
+
+    def accepts_connections(self) -> bool:
+        """Whether a client gets in."""
         try:
             with self.connected():
-                return False
-        except psycopg2.OperationalError as error:
-            return "database system is" in str(error)
+                return True
+        except psycopg2.OperationalError:
+            return False
 
 
 def _stands_still(pid: int) -> bool:

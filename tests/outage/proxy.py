@@ -1,7 +1,8 @@
 """A TCP proxy between the service and PostgreSQL that loses, delays and cuts, also exactly at COMMIT.
 
 It reads just enough of PostgreSQL's protocol to tell messages apart: a simple query `COMMIT` from the client, and the
-CommandComplete `COMMIT` from the server (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+CommandComplete `COMMIT` from the server (https://www.postgresql.org/docs/current/protocol-message-formats.html). Only
+COMMITs of transactions that wrote are meant: where others are cut, nothing is at stake.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from psycopg2.extensions import make_dsn
 Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
+WRITE_QUERY = b"INSERT "
 COMMIT_QUERY = b"COMMIT\0"
 COMMIT_COMPLETE = b"COMMIT\0"
 
@@ -46,18 +48,19 @@ class Proxy:
         self._cut: Cut | None = None
         self._cuts_left = 0
         self.port = 0
-        # How many COMMITs were cut or held.
+        # How many COMMITs were cut or held so far, and how many are held now.
         self.cuts = 0
+        self.holds = 0
         # Awaited with each COMMIT in hand, before it is forwarded.
         self.before_commit: Callable[[], Awaitable[None]] | None = None
 
     async def __aenter__(self) -> Self:
-        self.heal_now()
+        self.heal()
         await self.accept()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.heal_now()
+        self.heal()
         self.refuse()
         for task in self._tasks:
             task.cancel()
@@ -88,7 +91,7 @@ class Proxy:
         for direction in directions or DIRECTIONS:
             self._open[direction].clear()
 
-    def heal_now(self) -> None:
+    def heal(self) -> None:
         """Forwards again, starting with what the black hole or a held COMMIT kept."""
         for gate in self._open.values():
             gate.set()
@@ -144,7 +147,9 @@ class Proxy:
             await self._forward("to_server", startup + await reader.readexactly(_length(startup) - 4), link)
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"Q" and payload.strip().upper() == COMMIT_QUERY and await self._cut_before(link):
+                if kind == b"Q" and WRITE_QUERY in payload:
+                    link.writes = True
+                if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
                 await self._forward("to_server", message, link)
         await self._open["to_server"].wait()
@@ -154,9 +159,11 @@ class Proxy:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"C" and payload == COMMIT_COMPLETE and self._takes(Cut.AFTER_COMMIT):
-                    link.reset()
-                    return
+                if kind == b"C" and payload == COMMIT_COMPLETE:
+                    if link.writes and self._takes(Cut.AFTER_COMMIT):
+                        link.reset()
+                        return
+                    link.writes = False
                 await self._forward("to_client", message, link)
         await self._open["to_client"].wait()
         link.end_of_server()
@@ -168,7 +175,9 @@ class Proxy:
             link.reset()
             return True
         if self._takes(Cut.HOLD_COMMIT):
+            self.holds += 1
             await self._released.wait()
+            self.holds -= 1
         return False
 
     def _takes(self, cut: Cut) -> bool:
@@ -182,9 +191,9 @@ class Proxy:
         await self._open[direction].wait()
         writer = link.server if direction == "to_server" else link.client
         if not writer.is_closing():
-            writer.write(message)
-            # A side that has gone away makes no difference to what the other one sent before.
-            with contextlib.suppress(OSError):
+            # A side that has gone away, or was closed by half, makes no difference to what the other one sent.
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.write(message)
                 await writer.drain()
 
 
@@ -194,6 +203,8 @@ class _Link:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
+        # Whether its present transaction wrote.
+        self.writes = False
 
     def reset(self) -> None:
         _reset(self.client)

@@ -25,7 +25,7 @@ class ServiceProcess:
     """One node: its data directory and its port are kept from start to start."""
 
     def __init__(self, database_url: str, *, settings: Mapping[str, str] | None = None) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))  # noqa: S108 - removed by `remove`
+        self._directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))
         self.data_dir = self._directory / "var"
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
@@ -105,9 +105,11 @@ class ServiceProcess:
         assert await self.wait_exit() == 0, self.log()
 
     def log(self) -> str:
-        """The last lines that it wrote, over all of its starts."""
+        """The last lines that it wrote, over all of its starts, and those around the first traceback."""
         lines = self._log_file.read_text(errors="replace").splitlines() if self._log_file.exists() else []
-        return "\n".join(lines[-LOG_LINES_SHOWN:])
+        first = next((number for number, line in enumerate(lines) if line.startswith("Traceback")), len(lines))
+        shown = [*lines[max(0, first - 1) : first + LOG_LINES_SHOWN], "…", *lines[-LOG_LINES_SHOWN:]]
+        return "\n".join(shown if first < len(lines) - LOG_LINES_SHOWN else lines[-2 * LOG_LINES_SHOWN :])
 
     def remove(self) -> None:
         """Ends it and removes its directory."""

@@ -1,0 +1,36 @@
+"""aiopg's connection, as uvloop needs it."""
+
+import asyncio
+from typing import Any
+
+import aiopg
+
+TIMEOUT_SECONDS = 60.0
+
+
+class Connection(aiopg.Connection):
+    """Takes the writer off the event loop when libpq closes its socket on its own.
+
+    aiopg takes off the reader only. While it connects it has a writer too, and with a refused connect uvloop is left
+    with a closed handle under the descriptor's number: the next connection that gets this number fails in add_reader
+    with RuntimeError.
+    """
+
+    @staticmethod
+    def _ready(weak_self: Any) -> None:
+        connection = weak_self()
+        if connection is None:
+            return
+        descriptor, writing = connection._fileno, connection._writing  # noqa: SLF001 - of this class's own kind
+        aiopg.Connection._ready(weak_self)  # noqa: SLF001
+        if writing and descriptor is not None and connection._fileno is None:  # noqa: SLF001
+            # In this same turn of the loop: the number may be given out again at once.
+            asyncio.get_running_loop().remove_writer(descriptor)
+
+
+async def connect(dsn: str) -> aiopg.Connection:
+    """Returns an open connection. The caller sets the deadline. Raises psycopg2.OperationalError, OSError."""
+    try:
+        return await Connection(dsn, TIMEOUT_SECONDS, enable_hstore=False, enable_json=False)
+    except RuntimeError as error:
+        raise OSError(f"the event loop does not take the socket: {error}") from error

@@ -1,0 +1,185 @@
+"""What the node remembers of PostgreSQL: accounts, users and currencies; and its own settings."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from aiopypay.ledger import Currency
+from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.rows import Row, Rows
+from aiopypay.store.orders import Balance
+
+SELECT_SETTING = "SELECT name, value, checksum FROM settings WHERE name = ?"
+WRITE_SETTING = "INSERT OR REPLACE INTO settings (name, value, checksum) VALUES (?, ?, ?)"
+
+SELECT_ACCOUNTS = """
+SELECT id, user_id, content, checksum FROM accounts WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
+SELECT_ACCOUNTS_OF_USER = """
+SELECT id, user_id, content, checksum FROM accounts WHERE user_id = ? AND id > 0 ORDER BY id
+"""
+WRITE_ACCOUNT = """
+INSERT INTO accounts (id, user_id, content, checksum) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, checksum = excluded.checksum
+"""
+
+SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
+SELECT_USERS_BY_NAME = "SELECT id, name, content, checksum FROM users WHERE name = ? ORDER BY id"
+WRITE_USER = """
+INSERT INTO users (id, name, content, checksum) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, content = excluded.content, checksum = excluded.checksum
+"""
+
+SELECT_UNCERTAIN = "SELECT name, checksum FROM uncertain WHERE name = ?"
+SELECT_ALL_UNCERTAIN = "SELECT name, checksum FROM uncertain ORDER BY name"
+WRITE_UNCERTAIN = "INSERT INTO uncertain (name, checksum) VALUES (?, ?)"
+DELETE_UNCERTAIN = "DELETE FROM uncertain WHERE name = ?"
+
+SELECT_CURRENCIES = "SELECT position, id, content, checksum FROM currencies ORDER BY position"
+WRITE_CURRENCY = "INSERT OR REPLACE INTO currencies (position, id, content, checksum) VALUES (?, ?, ?, ?)"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_user = msgspec.msgpack.Decoder(KnownUser).decode
+_decode_currency = msgspec.msgpack.Decoder(Currency).decode
+# There may be a million accounts, so their content goes without the names of the fields.
+_decode_account = msgspec.msgpack.Decoder(tuple[int, int | None, str, Decimal, int, datetime, datetime | None]).decode
+
+
+class Known(Rows):
+    """The part of the store that remembers. Moments come back in UTC."""
+
+    def setting(self, name: str) -> str | None:
+        """Returns the value of a setting; None when it was never set."""
+        rows = self._rows("settings", SELECT_SETTING, (name,))
+        return rows[0][1] if rows else None
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Sets a setting."""
+        self._remove("settings", self._rows("settings", SELECT_SETTING, (name,)))
+        self._add("settings", WRITE_SETTING, [(name, value)])
+
+    def remember_accounts(self, accounts: Iterable[KnownAccount]) -> None:
+        """Keeps accounts as PostgreSQL told them. An older version, or the same, never replaces what is known.
+
+        `pending` and `debit` are the journal's and are not taken from here.
+        """
+        newest: dict[int, KnownAccount] = {}
+        for account in accounts:
+            if account.id not in newest or newest[account.id].version < account.version:
+                newest[account.id] = account
+        rows = self._account_rows(newest)
+        versions = {account_id: _decode_account(row[2])[4] for account_id, row in rows.items()}
+        self._replace_accounts(
+            rows, [account for account in newest.values() if account.version > versions.get(account.id, -1)]
+        )
+
+    def remember_balances(self, balances: Iterable[Balance]) -> None:
+        """Keeps the balances of accounts that are known already; others wait until they are read whole."""
+        told = {balance.account_id: balance for balance in sorted(balances, key=lambda balance: balance.version)}
+        rows = self._account_rows(told)
+        known = [(self._account(row), told[account_id]) for account_id, row in rows.items()]
+        self._replace_accounts(
+            rows,
+            [
+                replace(account, amount=balance.amount, version=balance.version, updated_at=balance.updated_at)
+                for account, balance in known
+                if balance.version > account.version
+            ],
+        )
+
+    def account(self, account_id: int) -> KnownAccount | None:
+        """Returns an account; None when it is not known here."""
+        return self.accounts([account_id]).get(account_id)
+
+    def accounts(self, account_ids: Iterable[int]) -> dict[int, KnownAccount]:
+        """Returns those of the accounts that are known here, by id."""
+        return {account_id: self._account(row) for account_id, row in self._account_rows(account_ids).items()}
+
+    def accounts_of_user(self, user_id: int) -> list[KnownAccount]:
+        """Returns the accounts of a user by id, without external ones."""
+        return [self._account(row) for row in self._rows("accounts", SELECT_ACCOUNTS_OF_USER, (user_id,))]
+
+    def remember_users(self, users: Iterable[KnownUser]) -> None:
+        """Keeps users as PostgreSQL told them. One changed earlier than what is known never replaces it."""
+        newest: dict[int, KnownUser] = {}
+        for user in users:
+            if user.id not in newest or newest[user.id].changed_at <= user.changed_at:
+                newest[user.id] = user
+        rows = {row[0]: row for row in self._rows("users", SELECT_USERS, (json.dumps(list(newest)),))}
+        for user_id, row in rows.items():
+            if _decode_user(row[2]).changed_at > newest[user_id].changed_at:
+                del newest[user_id]
+        self._remove("users", [row for user_id, row in rows.items() if user_id in newest])
+        self._add("users", WRITE_USER, [(user.id, user.username.lower(), _encode(user)) for user in newest.values()])
+
+    def user_by_name(self, username: str) -> KnownUser | None:
+        """Returns the user of this name in any case; None when they are not known here."""
+        rows = self._rows("users", SELECT_USERS_BY_NAME, (username.lower(),))
+        return _decode_user(rows[0][2]) if len(rows) == 1 else None
+
+    def counts(self) -> tuple[int, int]:
+        """Returns how many accounts and how many users are known."""
+        return self._seal.counts.get("accounts", 0), self._seal.counts.get("users", 0)
+
+    def mark_uncertain(self, username: str) -> None:
+        """Notes that what is known of this user may be about to change."""
+        if not self.is_uncertain(username):
+            self._add("uncertain", WRITE_UNCERTAIN, [(username.lower(),)])
+
+    def uncertain(self) -> list[str]:
+        """Returns the names, in lower case, of all users who may have changed."""
+        return [row[0] for row in self._rows("uncertain", SELECT_ALL_UNCERTAIN)]
+
+    def is_uncertain(self, username: str) -> bool:
+        """Tells whether what is known of this user may have changed."""
+        return bool(self._rows("uncertain", SELECT_UNCERTAIN, (username.lower(),)))
+
+    def clear_uncertain(self, username: str) -> None:
+        """Notes that what is known of this user holds again."""
+        rows = self._rows("uncertain", SELECT_UNCERTAIN, (username.lower(),))
+        self._write(DELETE_UNCERTAIN, [(row[0],) for row in rows])
+        self._remove("uncertain", rows)
+
+    def remember_currencies(self, currencies: Iterable[Currency]) -> None:
+        """Keeps currencies, in place of what was known; the place of a known one stays."""
+        rows = {row[1]: row for row in self._rows("currencies", SELECT_CURRENCIES)}
+        last = max((row[0] for row in rows.values()), default=0)
+        for currency in {currency.id: currency for currency in currencies}.values():
+            known = rows.get(currency.id)
+            last += known is None
+            row = (known[0] if known else last, currency.id, _encode(currency))
+            self._remove("currencies", [known] if known else [])
+            self._add("currencies", WRITE_CURRENCY, [row])
+
+    def currencies(self) -> list[Currency]:
+        """Returns the currencies in the order in which they were remembered first."""
+        return [_decode_currency(row[2]) for row in self._rows("currencies", SELECT_CURRENCIES)]
+
+    def _account_rows(self, account_ids: Iterable[int]) -> dict[int, Row]:
+        rows = self._rows("accounts", SELECT_ACCOUNTS, (json.dumps(list(account_ids)),))
+        return {row[0]: row for row in rows}
+
+    def _replace_accounts(self, rows: Mapping[int, Row], accounts: Sequence[KnownAccount]) -> None:
+        self._remove("accounts", [rows[account.id] for account in accounts if account.id in rows])
+        self._add("accounts", WRITE_ACCOUNT, [_account_row(account) for account in accounts])
+
+    def _account(self, row: Row) -> KnownAccount:
+        pending, debit = self._effects.of(row[0])
+        return KnownAccount(*_decode_account(row[2]), pending=pending, debit=debit)
+
+
+def _account_row(account: KnownAccount) -> tuple[int, int | None, bytes]:
+    content = (
+        account.id,
+        account.user_id,
+        account.currency_id,
+        account.amount,
+        account.version,
+        account.created_at,
+        account.updated_at,
+    )
+    return account.id, account.user_id, _encode(content)

@@ -1,0 +1,74 @@
+"""The orders whose outcome the node knows, so that a retry gets its original answer."""
+
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+import msgspec
+
+from aiopypay.stand_in.known import Known
+from aiopypay.stand_in.rows import Row
+from aiopypay.store.orders import OrderRecord
+
+ORDERS_MAX = 1_000_000
+LOOKED_UP_AT_ONCE = 100
+
+SELECT_ORDER = "SELECT position, id, content, checksum FROM orders WHERE id = ?"
+SELECT_ORDERS = f"""
+SELECT position, id, content, checksum FROM orders WHERE id IN ({", ".join("?" * LOOKED_UP_AT_ONCE)})
+"""  # noqa: S608 - question marks of ours
+SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
+SELECT_OLDEST_ORDERS = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT ?"
+WRITE_ORDER = """
+INSERT INTO orders (position, id, content, checksum) VALUES (?, ?, ?, ?)
+ON CONFLICT (position) DO UPDATE SET content = excluded.content, checksum = excluded.checksum
+"""
+DELETE_ORDER = "DELETE FROM orders WHERE position = ?"
+
+ORDERS_TRIMMED = "orders_trimmed"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_order = msgspec.msgpack.Decoder(OrderRecord).decode
+
+
+class KnownOrders(Known):
+    """The part of the store that remembers orders."""
+
+    orders_max = ORDERS_MAX
+
+    def remember_orders(self, orders: Iterable[OrderRecord]) -> None:
+        """Keeps orders with their outcome, in place of what was known under their ids.
+
+        The newest `orders_max` are kept; once others were dropped the setting "orders_trimmed" is "yes".
+        """
+        by_id = {order.id.bytes: _encode(order) for order in orders}
+        known = {row[1]: row for row in self._order_rows(list(by_id))}
+        newest = self._rows("orders", SELECT_NEWEST_ORDER)
+        position = newest[0][0] if newest else 0
+        rows = []
+        for order_id, content in by_id.items():
+            position += order_id not in known
+            rows.append((known[order_id][0] if order_id in known else position, order_id, content))
+        self._remove("orders", known.values())
+        self._add("orders", WRITE_ORDER, rows)
+        self._trim_orders()
+
+    def order(self, order_id: UUID) -> OrderRecord | None:
+        """Returns the order of this id; None when it is not known here."""
+        rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))
+        return _decode_order(rows[0][2]) if rows else None
+
+    def _order_rows(self, order_ids: list[bytes]) -> Iterator[Row]:
+        for start in range(0, len(order_ids), LOOKED_UP_AT_ONCE):
+            some = order_ids[start : start + LOOKED_UP_AT_ONCE]
+            padding = [None] * (LOOKED_UP_AT_ONCE - len(some))
+            yield from self._rows("orders", SELECT_ORDERS, [*some, *padding])
+
+    def _trim_orders(self) -> None:
+        excess = self._seal.counts.get("orders", 0) - self.orders_max
+        if excess <= 0:
+            return
+        oldest = self._rows("orders", SELECT_OLDEST_ORDERS, (excess,))
+        self._write(DELETE_ORDER, [(row[0],) for row in oldest])
+        self._remove("orders", oldest)
+        if self.setting(ORDERS_TRIMMED) is None:
+            self.set_setting(ORDERS_TRIMMED, "yes")

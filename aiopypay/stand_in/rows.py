@@ -1,0 +1,101 @@
+"""Verified rows: the one place that reads and writes the store's SQLite connection."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from aiopypay.stand_in.checksums import Checksums, Value
+from aiopypay.stand_in.effects import Effects
+from aiopypay.stand_in.failures import StoreDamaged, StoreFailed
+from aiopypay.stand_in.seal import Seal
+
+# What SQLite says of a file whose content makes no sense, or tells that it is not to be written, or is gone.
+CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY)
+# What reading such a file raises; the text of SQLite's own messages may be damaged too.
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+
+Row = tuple[Any, ...]
+
+
+class Rows:
+    """A connection whose rows are verified when read and accounted for in the seal when written."""
+
+    def __init__(self, connection: sqlite3.Connection, checksums: Checksums, seal: Seal, effects: Effects) -> None:
+        self._connection = connection
+        self._checksums = checksums
+        self._seal = seal
+        self._effects = effects
+        self._in_transaction = False
+        self._spoiled = False
+        self.damage: str | None = None
+        self._failure: str | None = None
+
+    def _rows(self, table: str, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
+        """Returns the rows found that verify, the others are left out and noted.
+
+        `sql` selects all columns of the table in their order, the checksum last.
+        """
+        try:
+            found = self._connection.execute(sql, parameters).fetchall()
+        except UNREADABLE as error:
+            raise_misuse(error)
+            self._note(f"the table {table} cannot be read ({error})")
+            return []
+        sound = [row for row in found if row[-1] == self._checksums.row(table, row[:-1])]
+        if len(sound) < len(found):
+            self._note(f"{len(found) - len(sound)} of the rows read from the table {table} are damaged")
+        return sound
+
+    def _add(self, table: str, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Writes new rows; `sql` binds their values in the order of the columns, the checksum last."""
+        unsealed = list(rows)
+        checksums = [self._checksums.row(table, row) for row in unsealed]
+        sealed = [(*row, checksum) for row, checksum in zip(unsealed, checksums, strict=True)]
+        self._write(sql, sealed)
+        self._seal.add(table, checksums)
+
+    def _remove(self, table: str, rows: Iterable[Row]) -> None:
+        """Takes rows, as they were read, out of the seal; the caller deletes or overwrites them."""
+        self._seal.remove(table, [row[-1] for row in rows])
+
+    def _write(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        if not self._in_transaction:
+            raise RuntimeError("the store is written in a transaction only")
+        # Should the caller go on after an error, the seal would not fit the rows.
+        self._spoiled = True
+        self._connection.executemany(sql, rows)
+        self._spoiled = False
+
+    def _note(self, damage: str) -> None:
+        """Remembers damage. The first that is found is the one that is told."""
+        if self.damage is None:
+            self.damage = damage
+
+    def _require_sound(self) -> None:
+        if self.damage is not None:
+            raise StoreDamaged(self.damage)
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        """Raises what SQLite says as StoreFailed or StoreDamaged.
+
+        A full disk is undone by SQLite and can be tried again. After anything else, a failed sync above all, it is not
+        known what is on disk: the kernel tells of it once and then calls the same pages clean. No further write then.
+        """
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise_misuse(error)
+            if error.sqlite_errorcode & 0xFF in CORRUPT:
+                self._note(f"the store is malformed ({error})")
+                raise StoreDamaged(self.damage) from error
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                self._failure = f"the store could not be written ({error}, {error.sqlite_errorname})"
+            raise StoreFailed(f"the store could not be written ({error})") from error
+
+
+def raise_misuse(error: Exception) -> None:
+    """Raises errors that are defects of ours; returns from those that the files or the disk caused."""
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
+        raise error

@@ -1,0 +1,83 @@
+"""GET /health and GET /metrics: for operators, with or without a database."""
+
+from dataclasses import replace
+
+import pytest
+from aiohttp.test_utils import unused_port
+from prometheus_client.parser import text_string_to_metric_families
+
+from aiopypay import __version__
+from aiopypay.settings import Settings
+from tests.client import Answer, Service
+from tests.conftest import StartService
+
+
+@pytest.fixture
+async def lonely_service(start_service: StartService, settings: Settings) -> Service:
+    """A service whose database does not exist."""
+    return await start_service(replace(settings, database_url=f"postgresql://nobody@127.0.0.1:{unused_port()}/nothing"))
+
+
+def requests_counted(answer: Answer) -> dict[tuple[str, str, str], float]:
+    return {
+        (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name == "aiopypay_requests_total"
+    }
+
+
+async def test_health_tells_the_documented_members(service: Service) -> None:
+    health = (await service.get("/health")).ok()
+    assert list(health) == ["status", "mode", "journal", "version"]
+    assert health["mode"] == "online"
+    assert health["journal"] == {"pending": 0, "oldest": None}
+    assert health["version"] == __version__
+
+
+async def test_metrics_are_prometheus_text(service: Service) -> None:
+    answer = await service.get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    answer.has_common_headers()
+    assert list(text_string_to_metric_families(answer.text))
+
+
+async def test_requests_are_counted_by_method_route_and_status(service: Service) -> None:
+    caller = await service.register()
+    for account_id in caller.accounts.values():
+        (await caller.get(f"/accounts/{account_id}")).ok()
+    await caller.get("/accounts/99999999")
+    counted = requests_counted(await service.get("/metrics"))
+    assert counted["POST", "/users", "201"] == 1
+    assert counted["GET", "/accounts/{account_id}", "200"] == 3
+    assert counted["GET", "/accounts/{account_id}", "404"] == 1
+
+
+async def test_what_clients_invent_adds_no_series(service: Service) -> None:
+    for number in range(5):
+        await service.get(f"/nowhere/{number}")
+        await service.request("PROPFIND", f"/nowhere/{number}")
+    counted = requests_counted(await service.get("/metrics"))
+    assert len([labels for labels in counted if labels[2] == "404"]) == 2
+
+
+async def test_metrics_hold_no_users_and_no_ids(service: Service) -> None:
+    caller = await service.register("a-rare-name")
+    await caller.history()
+    text = (await service.get("/metrics")).text
+    assert "a-rare-name" not in text
+    assert f"/users/{caller.id}/" not in text
+
+
+async def test_both_answer_without_a_database(lonely_service: Service) -> None:
+    (await lonely_service.get("/health")).ok()
+    assert (await lonely_service.get("/metrics")).status == 200
+
+
+async def test_what_needs_the_database_is_503_without_it(lonely_service: Service) -> None:
+    form = {"username": "vasya", "password": "correct horse"}
+    (await lonely_service.get("/currencies")).problem(503, "database-unavailable")
+    (await lonely_service.post("/users", form=form)).problem(503, "database-unavailable")
+    (await lonely_service.get("/accounts/1", authorization="Basic dmFzeWE6cGFzcw==")).problem(503)
+    (await lonely_service.get("/nowhere")).problem(404)

@@ -1,0 +1,63 @@
+"""What the tests of the edge share: a table to write to, orders to post, and a way to look from beside."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from decimal import Decimal
+
+import pytest
+
+from aiopypay.database import Connection, Database, fetch
+from aiopypay.errors import StatementRejected
+from aiopypay.idempotency import fingerprint, order_id
+from aiopypay.ledger import TransferOrder
+
+from .postgres import PostgresServer
+
+CREATE_MARKS = "CREATE TABLE IF NOT EXISTS marks (id UUID PRIMARY KEY, number BIGINT GENERATED ALWAYS AS IDENTITY)"
+LOCK_MARKS = "LOCK TABLE marks IN ACCESS EXCLUSIVE MODE"
+
+
+async def mark(connection: Connection) -> str:
+    """Writes a row that is there if, and only if, the transaction was committed; returns its id."""
+    mark_id = str(uuid.uuid4())
+    await fetch(connection, "INSERT INTO marks (id) VALUES (%(id)s)", {"id": mark_id})
+    return mark_id
+
+
+def is_marked(postgres: PostgresServer, mark_id: str) -> bool:
+    """Whether that row is there."""
+    return bool(postgres.execute("SELECT 1 FROM marks WHERE id = %s", mark_id))
+
+
+async def backend_of(connection: Connection) -> int:
+    """The process id of the server's side of the connection."""
+    return int((await fetch(connection, "SELECT pg_backend_pid()"))[0][0])
+
+
+def a_transfer(key: str, amount: str, *, user_id: int, payer: int, payee: int) -> TransferOrder:
+    """An order as the handler makes it of a request with an Idempotency-Key."""
+    return TransferOrder(
+        id=order_id(user_id, key),
+        user_id=user_id,
+        from_account_id=payer,
+        to_account_id=payee,
+        amount=Decimal(amount),
+        comment=None,
+        fingerprint=fingerprint("test", payer=payer, payee=payee, amount=Decimal(amount)),
+        idempotency_key=key,
+    )
+
+
+@contextlib.asynccontextmanager
+async def failing(
+    database: Database, kind: type[Exception], *, sqlstate: str | None = None, **options: float
+) -> AsyncIterator[Connection]:
+    """A transaction that must fail, with exactly this kind of problem (a CommitInDoubt is no DatabaseUnavailable)."""
+    with pytest.raises(kind) as raised:
+        async with database.transaction(**options) as connection:
+            yield connection
+    assert type(raised.value) is kind
+    if sqlstate is not None:
+        assert isinstance(raised.value, StatementRejected)
+        assert raised.value.sqlstate == sqlstate
