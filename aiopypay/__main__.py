@@ -17,6 +17,7 @@ from aiopypay.database_commands import db, whereabouts
 from aiopypay.embedded import EmbeddedError, EmbeddedPostgres, StoppedByOperator
 from aiopypay.errors import StartError
 from aiopypay.settings import Settings, SettingsError, read_environment
+from aiopypay.stand_in_commands import journal, lease
 
 logger = logging.getLogger("aiopypay")
 
@@ -82,6 +83,8 @@ def migrate() -> None:
 
 
 commands.add_command(db)
+commands.add_command(journal)
+commands.add_command(lease)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,9 @@ async def single_address_dsns(database_url: str) -> list[str]:
     Raises OSError when no host has an address.
     """
     parameters = {**DEFAULTS, **parse_dsn(database_url)}
-    hosts = parameters.pop("host", "127.0.0.1").split(",")
+    # Where addresses are given, there is nothing to resolve; the host's name then serves TLS alone.
+    named = parameters.pop("host", None)
+    hosts = (parameters.pop("hostaddr", None) or named or "127.0.0.1").split(",")
     ports = parameters.pop("port", "5432").split(",")
     parameters["options"] = _options(parameters)
     if len(hosts) > 1:

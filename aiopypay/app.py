@@ -6,15 +6,18 @@ from aiohttp import web
 
 from aiopypay import handlers
 from aiopypay.auth import AUTHENTICATOR, Authenticator
+from aiopypay.control import control_server
 from aiopypay.database import Database
 from aiopypay.errors import StartError
 from aiopypay.forms import BODY_BYTES_MAX
 from aiopypay.group_commit import GroupCommit
 from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
 from aiopypay.metrics import Metrics
-from aiopypay.middlewares import METRICS, count, problem_json, request_id, set_headers
+from aiopypay.middlewares import METRICS, MODE, count, problem_json, request_id, set_headers
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
+from aiopypay.stand_in.lifecycle import StandIn
+from aiopypay.stand_in.mode import ModeSwitch
 
 # Payments have connections of their own: reads that are slow cannot keep them waiting.
 PAYMENT_CONNECTIONS = 3
@@ -22,15 +25,16 @@ OTHER_CONNECTIONS = 8
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Returns the service. Its database may be away; it must have been migrated by the time it answers.
+    """Returns the service. Its database must have been migrated, or be away from a node that has met it before.
 
-    Raises StartError where the settings name no database.
+    Raises StartError where the settings name no database; its start-up raises it where it cannot start.
     """
     if settings.database_url is None:
         raise StartError("no database: set DATABASE_URL, for example postgresql://user@127.0.0.1/aiopypay")
     app = web.Application(middlewares=[request_id, count, problem_json], client_max_size=BODY_BYTES_MAX)
     app[handlers.SETTINGS] = settings
     app[METRICS] = Metrics()
+    app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
     for module in (currencies, users, accounts, transfers, orders, operation):
         app.add_routes(module.routes)
@@ -41,17 +45,23 @@ def create_app(settings: Settings) -> web.Application:
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     settings = app[handlers.SETTINGS]
     assert settings.database_url is not None  # noqa: S101 - create_app refused it
-    payments = Database(settings.database_url, connections=PAYMENT_CONNECTIONS)
-    others = Database(settings.database_url, connections=OTHER_CONNECTIONS)
+    switch = app[MODE]
+    payments = Database(settings.database_url, connections=PAYMENT_CONNECTIONS, link=switch)
+    others = Database(settings.database_url, connections=OTHER_CONNECTIONS, link=switch)
     passwords = Passwords()
-    group_commit = GroupCommit(payments)
+    stand_in = StandIn(settings, others, switch)
+    group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
     app[handlers.DATABASE] = others
     app[handlers.PASSWORDS] = passwords
     app[handlers.GROUP_COMMIT] = group_commit
-    app[AUTHENTICATOR] = Authenticator(payments, passwords)
-    yield
+    app[handlers.STAND_IN] = stand_in
+    app[AUTHENTICATOR] = Authenticator(payments, passwords, stand_in.deputy, stand_in.changes)
+    await stand_in.start()
+    async with control_server(settings.data_dir, stand_in):
+        yield
     # Requests are answered by now; what they started is finished before the connections go.
     await group_commit.drain()
+    await stand_in.stop()
     passwords.close()
     payments.close()
     others.close()

@@ -4,7 +4,7 @@ import base64
 import binascii
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
 
 from aiohttp import web
@@ -12,9 +12,19 @@ from aiohttp import web
 from aiopypay.batches import Batcher
 from aiopypay.credentials import VerifiedCredentials
 from aiopypay.database import Database
-from aiopypay.errors import Forbidden, InvalidRequest, NotAuthenticated, NotFound, Problem, UserDeactivated
+from aiopypay.errors import (
+    DatabaseUnavailable,
+    Forbidden,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    Problem,
+    UserDeactivated,
+)
 from aiopypay.fields import parse_id, parse_username
 from aiopypay.passwords import Passwords
+from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.deputy import Deputy
 from aiopypay.store.users import UNUSABLE_PASSWORD, User, replace_password_hash, users_by_name
 
 _BASIC = re.compile(r"Basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
@@ -25,8 +35,10 @@ logger = logging.getLogger(__name__)
 class Authenticator:
     """Knows who sends a request. The user is read anew each time (reads of one moment share a statement)."""
 
-    def __init__(self, database: Database, passwords: Passwords) -> None:
+    def __init__(self, database: Database, passwords: Passwords, deputy: Deputy, changes: UserChanges) -> None:
         self._database = database
+        self._deputy = deputy
+        self._changes = changes
         self._passwords = passwords
         self._verified = VerifiedCredentials(passwords)
         self._users: Batcher[str, User | None] = Batcher(self._read_users, batch_size=200, queue_size=2000)
@@ -57,14 +69,18 @@ class Authenticator:
         return await self._users.submit(username.lower())
 
     async def _read_users(self, usernames: Sequence[str]) -> list[User | Exception | None]:
-        async with self._database.transaction() as connection:
-            users = await users_by_name(connection, list(set(usernames)))
+        distinct = list(set(usernames))
+        try:
+            async with self._database.transaction() as connection:
+                users: Mapping[str, User | Exception | None] = await users_by_name(connection, distinct)
+        except DatabaseUnavailable:
+            users = await self._deputy.users(distinct)
         return [users.get(username) for username in usernames]
 
     async def _rehash(self, user: User, password: str) -> None:
         try:
             encoded = await self._passwords.hash(password)
-            async with self._database.transaction() as connection:
+            async with self._changes.transaction(user.username) as connection:
                 await replace_password_hash(connection, user.id, user.password_hash, encoded)
         except Problem as problem:
             # The login was right all the same; the next one tries again.

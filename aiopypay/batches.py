@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from aiopypay.errors import DatabaseUnavailable, Overloaded
+from aiopypay.errors import Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,9 +18,6 @@ class Batcher(Generic[Item, Result]):
     An item that finds it idle is run at once, alone or with those of the same turn of the event loop; it
     never waits for company. Items that arrive while a batch runs form the next one. `run` returns one
     outcome an item, in order: a result, or an exception for that item's caller.
-
-    A batch that meets DatabaseUnavailable takes those that wait behind it along: none of them hangs
-    through a deadline of its own after the first has shown that nobody is there.
     """
 
     def __init__(
@@ -67,11 +64,6 @@ class Batcher(Generic[Item, Result]):
     async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             outcomes = await self._run([item for item, _ in batch])
-        except DatabaseUnavailable as unavailable:
-            settle_all(batch, unavailable)
-            # Those behind the batch never reached the database: for them nothing is in doubt.
-            settle_all(self._queue, DatabaseUnavailable(unavailable.detail))
-            self._queue.clear()
         except BaseException as error:
             settle_all(batch, error)
             if not isinstance(error, Exception):

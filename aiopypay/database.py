@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import aiopg
 import aiopg.sa
@@ -40,15 +40,28 @@ UNAVAILABLE_CLASSES = {"08", "53", "58"}
 UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
 UNIQUE_VIOLATION = "23505"
 
+UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
+
+
+class Link(Protocol):
+    """What all connections share: whether the database is to be used at all, and who is told when it is lost."""
+
+    @property
+    def is_up(self) -> bool:
+        """False: no statement touches the database."""
+
+    def lost(self, reason: str) -> None:
+        """Some statement met DatabaseUnavailable."""
+
 
 class Database:
     """Connections to one PostgreSQL, made when first needed: it may be away while the service starts."""
 
-    def __init__(self, database_url: str, *, connections: int) -> None:
+    def __init__(self, database_url: str, *, connections: int, link: Link | None = None) -> None:
         self._database_url = database_url
         self._pool = Pool(self._connect, connections)
         self._engine: aiopg.sa.Engine | None = None
-        self.available = True
+        self._link = link
 
     @contextlib.asynccontextmanager
     async def transaction(self, deadline_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Connection]:
@@ -57,6 +70,8 @@ class Database:
         Everything within, waiting for a connection included, has one deadline. Never nest two on one connection.
         Raises what the module's head lists; what the body raises by itself passes unchanged.
         """
+        if self._link is not None and not self._link.is_up:
+            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
         phase: Phase = "connect"
 
         def enter(next_phase: Phase) -> None:
@@ -77,7 +92,6 @@ class Database:
                     await _commit(connection)
         except (psycopg2.Error, TimeoutError, OSError, _ServerCancel) as error:
             raise self._translated(error, phase) from error
-        self._set_available(True)
 
     def close(self) -> None:
         """Closes every connection."""
@@ -96,29 +110,26 @@ class Database:
             self._pool.release(raw)
 
     async def _connect(self) -> aiopg.Connection:
-        """Returns a connection to the first address that accepts one. Raises what the last one raised."""
+        """Returns a connection to the first address that accepts one. Raises what the last one raised.
+
+        Each has its share of the time, so that one that hangs does not hide those behind it.
+        """
         failure: Exception = OSError("the database URL names no address")
         async with asyncio.timeout(CONNECT_SECONDS):
-            for dsn in await single_address_dsns(self._database_url):
-                try:
+            dsns = await single_address_dsns(self._database_url)
+        for dsn in dsns:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS / len(dsns)):
                     return await connect(dsn)
-                except psycopg2.OperationalError as error:
-                    failure = error
+            except (psycopg2.OperationalError, TimeoutError) as error:
+                failure = error
         raise failure
 
     def _translated(self, error: BaseException, phase: Phase) -> errors.Problem:
         problem = translate(error, phase)
-        if isinstance(problem, errors.DatabaseUnavailable):
-            self._set_available(False, error)
+        if self._link is not None and isinstance(problem, errors.DatabaseUnavailable):
+            self._link.lost(f"{phase}: {_one_line(error)}")
         return problem
-
-    def _set_available(self, available: bool, reason: BaseException | None = None) -> None:
-        if available != self.available:
-            self.available = available
-            if available:
-                logger.warning("The database answers again.")
-            else:
-                logger.error("The database is unavailable: %s", _one_line(reason))
 
 
 def translate(error: BaseException, phase: Phase) -> errors.Problem:
@@ -131,7 +142,7 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
     if code in BUSY:
         return errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
     if _is_unavailable(error, code):
-        return errors.DatabaseUnavailable("The database is unavailable. Nothing was booked; try again.")
+        return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
     logger.error("PostgreSQL rejected a statement (%s): %s", code, _one_line(error))
     if code == UNIQUE_VIOLATION:
         return errors.DuplicateOrder(code)
@@ -214,6 +225,6 @@ async def fetch(connection: Connection, sql: str, parameters: Mapping[str, Any] 
         result.close()
 
 
-def _one_line(error: BaseException | None) -> str:
+def _one_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split())

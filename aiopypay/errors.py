@@ -111,6 +111,12 @@ class UsernameTaken(Problem):
     status, slug, title = 409, "username-taken", "Username taken"
 
 
+class OrderRefused(Problem):
+    """An order accepted without the database was refused when it was to be booked. Its key stays with it."""
+
+    status, slug, title = 409, "order-refused", "Order refused"
+
+
 class PayloadTooLarge(Problem):
     """The body is larger than the route accepts."""
 
@@ -157,6 +163,42 @@ class CommitInDoubt(DatabaseUnavailable):
     """The answer to COMMIT is missing: the transaction may or may not be booked, even later."""
 
     slug, title = "commit-in-doubt", "Outcome unknown"
+
+
+class NotKnownHere(DatabaseUnavailable):
+    """The database is away, and this node does not remember enough to answer in its place. Never a guess."""
+
+    slug, title = "not-known-here", "Not known without the database"
+
+
+class StandInFenced(DatabaseUnavailable):
+    """The database is away, and this node may not stand in for it; `/health` says why."""
+
+    slug, title = "stand-in-fenced", "No stand-in"
+
+
+class OfflineAmountCap(DatabaseUnavailable):
+    """The order is above what may be accepted without the database (APP_OFFLINE_MAX_AMOUNT)."""
+
+    slug, title = "offline-amount-cap", "Too large without the database"
+
+
+class OfflineDebitCap(DatabaseUnavailable):
+    """The account has spent what it may without the database (APP_OFFLINE_MAX_DEBIT)."""
+
+    slug, title = "offline-debit-cap", "Account's limit without the database"
+
+
+class OfflineOrdersCap(DatabaseUnavailable):
+    """The journal holds as many orders as it may (APP_OFFLINE_MAX_ORDERS)."""
+
+    slug, title = "offline-orders-cap", "Journal full"
+
+
+class OfflineHoursCap(DatabaseUnavailable):
+    """The database has been away for longer than payments may be accepted without it (APP_OFFLINE_MAX_HOURS)."""
+
+    slug, title = "offline-hours-cap", "Too long without the database"
 
 
 class StatementRejected(InternalError):

@@ -1,14 +1,25 @@
-"""Group commit: the orders that arrive while a transaction runs share the next one. One batch at a time."""
+"""The writer: orders that arrive while a batch runs share the next one. One batch at a time, in every mode.
 
+If the process dies, or the connection is lost, before COMMIT is sent, nothing of a batch is booked: its orders are
+then accepted by the deputy under the same ids. After it, all of the batch or nothing is booked, and nobody knows
+which: then it enters the journal whole, as it was planned. Its plan has been on disk since before COMMIT, so that
+a process killed in between finds it at its next start. A caller that goes away changes nothing: the batch runs in
+a task of its own.
+"""
+
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseBusy, DuplicateOrder, Problem, StatementRejected
+from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, Problem
 from aiopypay.ledger import TransferOrder
-from aiopypay.store.orders import OrderRecord, Outcome, post_orders
+from aiopypay.stand_in.acceptance import Answer
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.records import Entry
+from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders
 
 BATCH_SIZE = 200
 QUEUE_SIZE = 5_000
@@ -20,61 +31,92 @@ logger = logging.getLogger(__name__)
 class GroupCommit:
     """Posts orders, each exactly once under its id, however many times it is sent.
 
-    If the process dies, or the connection is lost, before COMMIT is sent, nothing of the batch is booked; after it,
-    all of it or nothing is (CommitInDoubt), and a retry under the same ids finds out. A caller that goes away
-    changes nothing: the batch runs in a task of its own.
+    Whoever holds `writers_lock` knows that no batch runs. The last batch of settling runs under it.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, deputy: Deputy, writers_lock: asyncio.Lock) -> None:
         self._database = database
-        self._batches: Batcher[TransferOrder, OrderRecord] = Batcher(
+        self._deputy = deputy
+        self._lock = writers_lock
+        self._batches: Batcher[TransferOrder, OrderRecord | Entry] = Batcher(
             self._run, batch_size=BATCH_SIZE, queue_size=QUEUE_SIZE
         )
 
-    async def post(self, order: TransferOrder) -> OrderRecord:
-        """Returns the order as it was booked, now or before.
+    async def post(self, order: TransferOrder) -> OrderRecord | Entry:
+        """Returns the order as it was booked, now or before, or the journal's entry where the database is away.
 
-        Raises what the ledger rule raises, IdempotencyKeyReused, Overloaded, DatabaseBusy, DatabaseUnavailable
-        and, where the answer to COMMIT is missing, CommitInDoubt.
+        Raises what the ledger rule raises, IdempotencyKeyReused, OrderRefused, Overloaded, DatabaseBusy, and the
+        kinds of DatabaseUnavailable: what the node cannot stand in for.
         """
         return await self._batches.submit(order)
 
     async def drain(self) -> None:
-        """Waits until every order submitted so far has its outcome."""
+        """Waits until every order submitted so far has its answer."""
         await self._batches.drain()
 
-    async def _run(self, orders: list[TransferOrder]) -> list[Outcome]:
+    async def _run(self, orders: list[TransferOrder]) -> list[Answer]:
         """Two orders with one id and content are one order; another content under the same id is judged after it."""
         first: dict[UUID, TransferOrder] = {}
         for order in orders:
             first.setdefault(order.id, order)
-        posted = dict(zip(first, await self._post(list(first.values())), strict=True))
+        async with self._lock:
+            answers = await self._post(list(first.values()))
+        posted = dict(zip(first, answers, strict=True))
         later = [order for order in orders if order.fingerprint != first[order.id].fingerprint]
         others = iter(await self._run(later) if later else [])
         return [
             posted[order.id] if order.fingerprint == first[order.id].fingerprint else next(others) for order in orders
         ]
 
-    async def _post(self, orders: Sequence[TransferOrder]) -> list[Outcome]:
+    async def _post(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """One transaction for all. What the database does not take whole is split until the culprit stands alone."""
-        failure = await self._failure_or_outcomes(orders)
-        if isinstance(failure, list):
-            return failure
-        if len(orders) == 1:
-            logger.error("Order %s was not booked: %s", orders[0].id, failure)
-            return [failure]
+        if not self._deputy.switch.is_up:
+            return await self._deputy.accept(orders)
+        try:
+            return await self._post_together(orders)
+        except DatabaseUnavailable:
+            return await self._deputy.accept(orders)
+        except Problem as failure:
+            if len(orders) == 1:
+                logger.error("Order %s was not booked: %s", orders[0].id, failure)  # noqa: TRY400 - told before
+                return [failure]
         half = len(orders) // 2
         return await self._post(orders[:half]) + await self._post(orders[half:])
 
-    async def _failure_or_outcomes(self, orders: Sequence[TransferOrder]) -> list[Outcome] | Problem:
+    async def _post_together(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         failure: Problem = DatabaseBusy("The database is busy. Nothing was booked; try again.")
         for _ in range(ATTEMPTS):
             try:
-                async with self._database.transaction() as connection:
-                    return await post_orders(connection, orders)
+                return await self._attempt(orders)
             except (DatabaseBusy, DuplicateOrder) as retryable:
                 # Under the same ids: an order that was booked meanwhile is found, not booked again.
                 failure = retryable
-            except StatementRejected as rejected:
-                return rejected
-        return failure
+        raise failure
+
+    async def _attempt(self, orders: Sequence[TransferOrder]) -> list[Answer]:
+        """One transaction. Raises DatabaseUnavailable, DatabaseBusy, StatementRejected: then nothing is booked."""
+        judgement: Judgement | None = None
+        try:
+            async with self._database.transaction() as connection:
+                judgement = await judge_orders(connection, orders)
+                # The sync of the plan hides behind the write; both are done before COMMIT is sent.
+                plan_kept = asyncio.create_task(self._deputy.keep_plan(judgement.plans))
+                try:
+                    records, balances = await book_plans(connection, judgement.plans)
+                finally:
+                    await plan_kept
+        except CommitInDoubt:
+            assert judgement is not None  # noqa: S101 - COMMIT comes after it
+            adopted = await self._deputy.adopt_plan(judgement.plans)
+            return _in_order(orders, {**judgement.replays(orders), **adopted})
+        except Exception:
+            if judgement is not None and judgement.plans:
+                await self._deputy.withdraw_plan()
+            raise
+        if records:
+            self._deputy.record(balances, records.values())
+        return _in_order(orders, {**judgement.replays(orders), **records})
+
+
+def _in_order(orders: Sequence[TransferOrder], answers: Mapping[UUID, Answer]) -> list[Answer]:
+    return [answers[order.id] for order in orders]

@@ -11,11 +11,13 @@ from aiohttp.typedefs import Handler
 
 from aiopypay import errors
 from aiopypay.metrics import Metrics
+from aiopypay.stand_in.mode import Mode, ModeSwitch
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
+MODE: web.AppKey[ModeSwitch] = web.AppKey("mode", ModeSwitch)
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROBLEM_OF_STATUS: dict[int, type[errors.Problem]] = {
@@ -31,7 +33,7 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives the request an id: the client's, where it sent a sane one."""
     sent = request.headers.get("X-Request-ID", "")
-    request[REQUEST_ID] = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid4().hex
+    request[REQUEST_ID] = sent if _SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
     return await handler(request)
 
 
@@ -89,9 +91,23 @@ def problem_response(
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
-    response.headers["X-Request-ID"] = request[REQUEST_ID]
+    # An expectation that cannot be met is answered before any middleware.
+    set_common_headers(response, request.get(REQUEST_ID) or new_request_id())
+    mode = request.app[MODE].mode
+    if mode is not Mode.ONLINE:
+        response.headers["Aiopypay-Mode"] = "stand-in"
+
+
+def set_common_headers(response: web.StreamResponse, request_id: str) -> None:
+    """Sets the headers that stand on every response, in every mode."""
+    response.headers["X-Request-ID"] = request_id
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def new_request_id() -> str:
+    """Returns an id for a request that came without one."""
+    return uuid4().hex
 
 
 def _problem_of(error: web.HTTPException) -> errors.Problem:

@@ -71,3 +71,8 @@ def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
     connection.autocommit = True
     logger.info("Applied migration %s.", file.stem)
     return file.stem
+
+
+def newest() -> str:
+    """Returns the name of the newest migration there is."""
+    return files()[-1].stem

@@ -1,6 +1,6 @@
 """The ledger rule over a batch: order by order in arrival order, each on the balances the one before left. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -11,23 +11,34 @@ from aiopypay.ledger import Account, Currency, Transfer, TransferOrder, plan_tra
 
 @dataclass(frozen=True, slots=True)
 class PlannedOrder:
-    """An order that the rule lets through. `balance` is the paying account's afterwards; `decimals` its currency's."""
+    """An order that the rule lets through.
+
+    `balance` is the paying account's afterwards; `decimals` its currency's; `commission_rate` the one it was judged by.
+    """
 
     order: TransferOrder
     transfers: tuple[Transfer, ...]
     balance: Decimal
     decimals: int
+    commission_rate: Decimal
+
+
+Check = Callable[[TransferOrder, Sequence[Transfer]], None]
 
 
 def plan_batch(
-    orders: Sequence[TransferOrder], accounts: Mapping[int, Account], currencies: Mapping[str, Currency]
+    orders: Sequence[TransferOrder],
+    accounts: Mapping[int, Account],
+    currencies: Mapping[str, Currency],
+    check: Check | None = None,
 ) -> list[PlannedOrder | Problem]:
     """Returns one plan or refusal an order, in order. A refusal changes nothing for those behind it.
 
-    `accounts` are those that the orders name. Commission accounts need not be among them.
+    `accounts` are those that the orders name. Commission accounts need not be among them. `check` may refuse, by
+    raising a Problem, what the rule lets through.
     """
     current = dict(accounts)
-    return [_plan(order, current, currencies) for order in orders]
+    return [_plan(order, current, currencies, check) for order in orders]
 
 
 def changes(plans: Sequence[PlannedOrder]) -> dict[int, Decimal]:
@@ -42,19 +53,23 @@ def changes(plans: Sequence[PlannedOrder]) -> dict[int, Decimal]:
 
 
 def _plan(
-    order: TransferOrder, current: dict[int, Account], currencies: Mapping[str, Currency]
+    order: TransferOrder, current: dict[int, Account], currencies: Mapping[str, Currency], check: Check | None
 ) -> PlannedOrder | Problem:
     source, target = current.get(order.from_account_id), current.get(order.to_account_id)
     currency = currencies[source.currency_id] if source else None
     try:
         transfers = plan_transfers(order, source, target, currency)
+        if check is not None:
+            check(order, transfers)
     except Problem as refusal:
         return refusal
     assert currency is not None  # noqa: S101 - the rule refuses orders without one
     with money.exact():
         for transfer in transfers:
             _move(current, transfer)
-    return PlannedOrder(order, transfers, current[order.from_account_id].amount, currency.decimals)
+    balance = current[order.from_account_id].amount
+    rate = currency.commission if order.commission_rate is None else order.commission_rate
+    return PlannedOrder(order, transfers, balance, currency.decimals, rate)
 
 
 def _move(current: dict[int, Account], transfer: Transfer) -> None:

@@ -13,6 +13,10 @@ from aiopypay.store.accounts import AccountRow, CurrencyRow
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
 
+PROCESSED_OFFLINE = (
+    "Service partially down. But your transaction is being processed offline and will be processed once online"
+)
+
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -66,6 +70,17 @@ class ReceiptBody(msgspec.Struct):
     balance: Decimal | None
 
 
+class PendingBody(msgspec.Struct):
+    """What a transfer accepted without the database is answered with; `balance` is the expected one."""
+
+    order_id: UUID
+    status: str
+    accepted_at: datetime
+    transfers: list[TransferBody]
+    balance: Decimal | None
+    detail: str
+
+
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 
@@ -113,6 +128,14 @@ def receipt_body(record: OrderRecord) -> ReceiptBody:
     transfers = [transfer_body(row) for row in record.transfers]
     balance = None if record.balance is None else in_decimals(record.balance, record.transfers[0].decimals)
     return ReceiptBody(record.id, record.status, transfers, balance)
+
+
+def pending_body(record: OrderRecord) -> PendingBody:
+    """Returns the answer to an order that is accepted and not yet booked."""
+    receipt = receipt_body(record)
+    return PendingBody(
+        record.id, record.status, record.accepted_at, receipt.transfers, receipt.balance, PROCESSED_OFFLINE
+    )
 
 
 def order_body(record: OrderRecord) -> OrderBody:

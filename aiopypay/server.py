@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import time
 
@@ -10,14 +11,15 @@ from aiohttp import web
 
 from aiopypay import migrations, superuser
 from aiopypay.app import create_app
+from aiopypay.database import Database
 from aiopypay.errors import DatabaseUnavailable, StartError
+from aiopypay.http_server import Runner
+from aiopypay.money import decimals_of
 from aiopypay.settings import Settings
+from aiopypay.stand_in.lifecycle import has_met_database
+from aiopypay.store.accounts import currencies
 
 START_PATIENCE_SECONDS = 30
-STOP_PATIENCE_SECONDS = 10
-KEEPALIVE_SECONDS = 75
-# One header may carry a long password; what is longer still is refused by aiohttp.
-HEADER_BYTES_MAX = 16 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -43,22 +45,14 @@ async def serve(settings: Settings) -> None:
 async def _start(settings: Settings) -> web.AppRunner:
     await _prepare_database(settings)
     app = create_app(settings)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=STOP_PATIENCE_SECONDS,
-        max_field_size=HEADER_BYTES_MAX,
-        max_line_size=HEADER_BYTES_MAX,
-    )
+    runner = Runner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
     except OSError as error:
         await runner.cleanup()
         raise StartError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
+            f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}): "
             "set APP_HOST and APP_PORT to a free address"
         ) from error
     logger.info("Serving on http://%s:%s", settings.host, settings.port)
@@ -66,19 +60,58 @@ async def _start(settings: Settings) -> web.AppRunner:
 
 
 async def _prepare_database(settings: Settings) -> None:
-    """Migrates and gives the superuser a password, waiting up to 30 s for the database to come up."""
+    """Migrates and gives the superuser a password. Waits up to 30 s for the database to come up, but not where this
+    node has met it before: then it starts without.
+    """
     assert settings.database_url is not None  # noqa: S101 - the caller has chosen one
     deadline = time.monotonic() + START_PATIENCE_SECONDS
     while True:
         try:
+            await _answers(settings.database_url)
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
+            await _check_credit(settings)
         except (psycopg2.OperationalError, DatabaseUnavailable) as error:
+            reason = _one_line(error.__cause__ or error)
+            if has_met_database(settings):
+                logger.warning("The database does not answer: %s", reason)
+                return
             if time.monotonic() > deadline:
-                raise StartError(
-                    f"the database did not answer within {START_PATIENCE_SECONDS} s: {' '.join(str(error).split())}"
-                ) from error
-            logger.info("Waiting for the database: %s", " ".join(str(error).split()))
+                raise StartError(f"the database did not answer within {START_PATIENCE_SECONDS} s: {reason}") from error
+            logger.info("Waiting for the database: %s", reason)
         else:
             return
         await asyncio.sleep(0.5)
+
+
+async def _check_credit(settings: Settings) -> None:
+    """Raises StartError where the sign-up credit is in no currency there is, or finer than the currency."""
+    assert settings.database_url is not None  # noqa: S101 - the caller has chosen one
+    database = Database(settings.database_url, connections=1)
+    try:
+        async with database.transaction() as connection:
+            decimals = {currency.id: currency.decimals for currency in await currencies(connection)}
+    finally:
+        database.close()
+    for currency_id, amount in settings.signup_credit.items():
+        if currency_id not in decimals:
+            raise StartError(f"APP_SIGNUP_CREDIT names {currency_id}, which is no currency here, for example USD:100")
+        if decimals_of(amount) > decimals[currency_id]:
+            raise StartError(
+                f"APP_SIGNUP_CREDIT has {amount} {currency_id}, which has at most {decimals[currency_id]} decimals, "
+                f"for example {currency_id}:100"
+            )
+
+
+async def _answers(database_url: str) -> None:
+    """Raises DatabaseUnavailable where the database does not answer in time: migrations have no deadline."""
+    database = Database(database_url, connections=1)
+    try:
+        async with database.transaction():
+            pass
+    finally:
+        database.close()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,6 +15,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 AMOUNT_MAX = Decimal(10**12)
 PASSWORD_LENGTH_MAX = 256
+WHOLE_NUMBER_MAX = 999_999_999
 
 AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 CURRENCY_ID = re.compile(r"[A-Z]{3}")
@@ -33,6 +34,18 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class OfflineSettings:
+    """What may be accepted without the database; None is without cap. Amounts are in an account's own currency."""
+
+    max_amount: Decimal | None = None
+    max_debit: Decimal | None = None
+    max_orders: int | None = None
+    max_hours: int = 24
+    keep_days: int = 30
+    accounts_max: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the service is told from outside.
 
@@ -47,6 +60,7 @@ class Settings:
     superuser_password: str | None = field(default=None, repr=False)
     signup_credit: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
     password_min_length: int = 8
+    offline: OfflineSettings = field(default_factory=OfflineSettings)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -61,6 +75,7 @@ class Settings:
             superuser_password=_superuser_password(values, password_min_length),
             signup_credit=_signup_credit(values),
             password_min_length=password_min_length,
+            offline=_offline(values),
         )
 
 
@@ -104,6 +119,27 @@ def _number(values: Mapping[str, str], name: str, default: int, low: int, high: 
     if not WHOLE_NUMBER.fullmatch(text) or not low <= int(text) <= high:
         raise SettingsError(name, f"must be a whole number from {low} to {high}, not {_shown(text)}", str(default))
     return int(text)
+
+
+def _offline(values: Mapping[str, str]) -> OfflineSettings:
+    orders = "APP_OFFLINE_MAX_ORDERS"
+    return OfflineSettings(
+        max_amount=_amount(values, "APP_OFFLINE_MAX_AMOUNT"),
+        max_debit=_amount(values, "APP_OFFLINE_MAX_DEBIT"),
+        max_orders=_number(values, orders, 1, 1, WHOLE_NUMBER_MAX) if orders in values else None,
+        max_hours=_number(values, "APP_OFFLINE_MAX_HOURS", 24, 1, WHOLE_NUMBER_MAX),
+        keep_days=_number(values, "APP_OFFLINE_KEEP_DAYS", 30, 1, 36_500),
+        accounts_max=_number(values, "APP_OFFLINE_ACCOUNTS_MAX", 1_000_000, 0, WHOLE_NUMBER_MAX),
+    )
+
+
+def _amount(values: Mapping[str, str], name: str) -> Decimal | None:
+    text = values.get(name)
+    if text is None:
+        return None
+    if not AMOUNT.fullmatch(text) or not 0 < Decimal(text) <= AMOUNT_MAX:
+        raise SettingsError(name, f"must be an amount above 0 and at most {AMOUNT_MAX}, not {_shown(text)}", "500.00")
+    return Decimal(text)
 
 
 def _host(values: Mapping[str, str], name: str) -> str | None:

@@ -9,34 +9,32 @@ import contextlib
 import shutil
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import aiohttp
 import hypothesis
 import pytest
-import pytest_asyncio
-from aiohttp.test_utils import TestServer
+from aiohttp import web
 from psycopg2.extensions import make_dsn
 
 from aiopypay import migrations, superuser
 from aiopypay.app import create_app
 from aiopypay.embedded import EmbeddedPostgres
-from aiopypay.server import HEADER_BYTES_MAX
+from aiopypay.http_server import Runner
 from aiopypay.settings import Settings
 from tests import ledger
-from tests.client import Service
+from tests.client import Caller, Service
 
 # Failures are shown with what reproduces them; nothing is written beside the tests.
 hypothesis.settings.register_profile("aiopypay", deadline=None, print_blob=True, database=None)
 hypothesis.settings.load_profile("aiopypay")
-
-in_the_modules_loop = pytest.mark.asyncio(loop_scope="module")
 
 SUPERUSER_PASSWORD = "the superuser's password"
 TEMPLATE = "aiopypay_template"
@@ -64,6 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
 
 
+Result = TypeVar("Result")
 StartService = Callable[[Settings], Awaitable[Service]]
 
 
@@ -140,11 +139,40 @@ def shared_database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[s
         yield dsn
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def shared_service(shared_database_url: str) -> AsyncIterator[Service]:
-    """A service for a whole module; tests that use it are marked with `in_the_modules_loop`."""
-    async with running_service(Settings(database_url=shared_database_url)) as service:
-        yield service
+@pytest.fixture(scope="module")
+def shared_base_url(shared_database_url: str) -> Iterator[str]:
+    """The address of a service for a whole module. Its event loop runs in a thread of its own, between tests too."""
+    address: Future[str] = Future()
+    stopping: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stopping.set_result(lambda: loop.call_soon_threadsafe(stop.set))
+        try:
+            async with running_service(Settings(database_url=shared_database_url)) as service:
+                address.set_result(service.base_url)
+                await stop.wait()
+        except Exception as error:
+            if not address.done():
+                address.set_exception(error)
+            raise
+
+    with ThreadPoolExecutor(1, thread_name_prefix="shared-service") as threads:
+        serving = threads.submit(asyncio.run, serve())
+        stop_serving = stopping.result()
+        try:
+            yield address.result(timeout=30)
+        finally:
+            stop_serving()
+            serving.result(timeout=30)
+
+
+@pytest.fixture
+async def shared_service(shared_base_url: str, shared_database_url: str) -> AsyncIterator[Service]:
+    """A service that a module's tests share: for tests that leave nothing behind."""
+    async with aiohttp.ClientSession() as session:
+        yield Service(session, shared_base_url, shared_database_url)
 
 
 @contextlib.asynccontextmanager
@@ -157,14 +185,17 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 @contextlib.asynccontextmanager
 async def _served(settings: Settings) -> AsyncIterator[Service]:
-    server = TestServer(create_app(settings), host="127.0.0.1")
-    await server.start_server(max_field_size=HEADER_BYTES_MAX, max_line_size=HEADER_BYTES_MAX)
+    runner = Runner(create_app(settings))
+    await runner.setup()
     try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
         connector = aiohttp.TCPConnector(limit=256)
         async with aiohttp.ClientSession(connector=connector) as session:
-            yield Service(session, str(server.make_url("/")), str(settings.database_url))
+            yield Service(session, f"http://{host}:{port}/", str(settings.database_url))
     finally:
-        await server.close()
+        await runner.cleanup()
 
 
 @contextlib.contextmanager
@@ -204,21 +235,17 @@ def with_credit(settings: Settings, **credit: str) -> Settings:
     return replace(settings, signup_credit={currency: Decimal(amount) for currency, amount in credit.items()})
 
 
-def run_apart(work: Awaitable[None]) -> None:
+def register_apart(base_url: str, database_url: str, username: str) -> Caller:
+    """Registers a user for a whole module; `Caller.at` gives them the service of a test."""
+
+    async def register() -> Caller:
+        async with aiohttp.ClientSession() as session:
+            return await Service(session, base_url, database_url).register(username)
+
+    return run_apart(register())
+
+
+def run_apart(work: Coroutine[Any, Any, Result]) -> Result:
     """Runs a coroutine to its end on an event loop of its own, in a thread of its own."""
-    failures: list[BaseException] = []
-
-    async def awaited() -> None:
-        await work
-
-    def run() -> None:
-        try:
-            asyncio.run(awaited())
-        except BaseException as error:  # noqa: BLE001 - it is raised below, in the caller's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()

@@ -1,23 +1,65 @@
 """GET /health and GET /metrics: both answer without a database."""
 
+from datetime import datetime
+
+import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
+from aiopypay.handlers import STAND_IN
 from aiopypay.metrics import CONTENT_TYPE
 from aiopypay.middlewares import METRICS
 from aiopypay.representations import json_response
+from aiopypay.stand_in.lifecycle import Report
 
 routes = web.RouteTableDef()
 
 
+class JournalBody(msgspec.Struct):
+    """Orders accepted and not yet booked; `oldest` is when the first of them was accepted."""
+
+    pending: int
+    oldest: datetime | None
+
+
+class HealthBody(msgspec.Struct):
+    """How the node is. `fenced` says why it would not stand in, `settling_waits_for` what the operator must see to."""
+
+    status: str
+    mode: str
+    since: datetime
+    journal: JournalBody
+    lease: bool
+    fenced: str | None
+    settling_waits_for: str | None
+    refused_at_settling: int
+    remembered: dict[str, int | bool]
+    version: str
+
+
 @routes.get("/health")
-async def get_health(_: web.Request) -> web.Response:
+async def get_health(request: web.Request) -> web.Response:
     """200 while the process serves."""
-    journal = {"pending": 0, "oldest": None}
-    return json_response({"status": "ok", "mode": "online", "journal": journal, "version": __version__})
+    return json_response(_body(await request.app[STAND_IN].report()))
 
 
 @routes.get("/metrics")
 async def get_metrics(request: web.Request) -> web.Response:
     """Prometheus' text format."""
     return web.Response(body=request.app[METRICS].text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _body(report: Report) -> HealthBody:
+    troubled = report.settling_waits_for is not None or report.fenced is not None
+    return HealthBody(
+        status="attention" if troubled else "ok",
+        mode=report.mode,
+        since=report.since,
+        journal=JournalBody(report.pending, report.oldest),
+        lease=report.holds_lease,
+        fenced=report.fenced,
+        settling_waits_for=report.settling_waits_for,
+        refused_at_settling=report.refused,
+        remembered=report.remembered,
+        version=__version__,
+    )

@@ -5,10 +5,12 @@ from uuid import UUID
 from aiohttp import web
 
 from aiopypay.auth import authenticated
+from aiopypay.database import Connection
 from aiopypay.errors import NotFound
-from aiopypay.handlers import DATABASE
+from aiopypay.handlers import read
 from aiopypay.representations import json_response, order_body
-from aiopypay.store.orders import find_orders
+from aiopypay.stand_in import reading
+from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.users import User
 
 routes = web.RouteTableDef()
@@ -21,8 +23,11 @@ _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 async def get_order(request: web.Request, user: User) -> web.Response:
     """An order's present state, for the user who placed it."""
     wanted = UUID(request.match_info["order_id"])
-    async with request.app[DATABASE].transaction() as connection:
-        record = (await find_orders(connection, [wanted])).get(wanted)
+
+    async def booked(connection: Connection) -> OrderRecord | None:
+        return (await find_orders(connection, [wanted])).get(wanted)
+
+    record = await read(request, booked, lambda store: reading.order(store, wanted))
     if record is None or record.user_id != user.id:
         raise NotFound("There is no such order")
     return json_response(order_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})

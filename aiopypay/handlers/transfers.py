@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from urllib.parse import urlencode
+from uuid import UUID
 
 from aiohttp import web
 
@@ -12,7 +13,16 @@ from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, GROUP_COMMIT
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.ledger import TransferOrder
-from aiopypay.representations import json_response, receipt_body, transfer_body
+from aiopypay.representations import (
+    PendingBody,
+    ReceiptBody,
+    json_response,
+    pending_body,
+    receipt_body,
+    transfer_body,
+)
+from aiopypay.stand_in.reading import record_of
+from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import Page, Sort, TransferRow, history
 from aiopypay.store.users import User
 
@@ -45,8 +55,10 @@ class HistoryQuery:
 @form_data(TransferForm)
 async def post_transfer(request: web.Request, user: User, form: TransferForm) -> web.Response:
     """Pays: books the transfer and its commission together, once."""
-    record = await request.app[GROUP_COMMIT].post(_order(form, user.id, idempotency_key(request)))
-    return json_response(receipt_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})
+    answer = await request.app[GROUP_COMMIT].post(_order(form, user.id, idempotency_key(request)))
+    if isinstance(answer, OrderRecord):
+        return _receipt(user, answer.id, receipt_body(answer), 200)
+    return _receipt(user, answer.order.id, pending_body(record_of(answer)), 202)
 
 
 @routes.get("/users/{user_id:[0-9]+}/transfers")
@@ -61,6 +73,10 @@ async def list_transfers(request: web.Request, user: User, query: HistoryQuery) 
     shown = rows[: query.limit]
     headers = _next_page(request.path, query, shown) if len(rows) > query.limit else None
     return json_response([transfer_body(row) for row in shown], headers=headers)
+
+
+def _receipt(user: User, order: UUID, body: ReceiptBody | PendingBody, status: int) -> web.Response:
+    return json_response(body, status=status, headers={"Location": f"/users/{user.id}/orders/{order}"})
 
 
 def _order(form: TransferForm, user_id: int, key: str | None) -> TransferOrder:

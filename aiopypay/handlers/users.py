@@ -8,7 +8,7 @@ from aiohttp import web
 from aiopypay.errors import InvalidRequest, UsernameTaken
 from aiopypay.fields import parse_full_name, parse_password, parse_username
 from aiopypay.forms import form_data, form_field
-from aiopypay.handlers import DATABASE, PASSWORDS, SETTINGS
+from aiopypay.handlers import PASSWORDS, SETTINGS, STAND_IN
 from aiopypay.representations import UserBody, json_response
 from aiopypay.store.users import add_user, open_first_accounts
 
@@ -32,7 +32,7 @@ async def post_user(request: web.Request, form: UserForm) -> web.Response:
     if len(form.password) < shortest:
         raise InvalidRequest(f"password: must be at least {shortest} characters long", field="password")
     password_hash = await request.app[PASSWORDS].hash(form.password)
-    async with request.app[DATABASE].transaction() as connection:
+    async with request.app[STAND_IN].changes.transaction(form.username) as connection:
         user_id = await add_user(connection, form.username, form.full_name, password_hash)
         if user_id is None:
             raise UsernameTaken("username: is taken", field="username")

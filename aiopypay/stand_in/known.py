@@ -27,6 +27,9 @@ INSERT INTO accounts (id, user_id, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, checksum = excluded.checksum
 """
 
+SELECT_SOME_ACCOUNTS = "SELECT id, user_id, content, checksum FROM accounts ORDER BY id LIMIT 5000"
+DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
+
 SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
 SELECT_USERS_BY_NAME = "SELECT id, name, content, checksum FROM users WHERE name = ? ORDER BY id"
 WRITE_USER = """
@@ -76,6 +79,12 @@ class Known(Rows):
         self._replace_accounts(
             rows, [account for account in newest.values() if account.version > versions.get(account.id, -1)]
         )
+
+    def forget_accounts(self) -> None:
+        """Forgets all accounts; the journal's entries are kept."""
+        while rows := self._rows("accounts", SELECT_SOME_ACCOUNTS):
+            self._write(DELETE_ACCOUNT, [(row[0],) for row in rows])
+            self._remove("accounts", rows)
 
     def remember_balances(self, balances: Iterable[Balance]) -> None:
         """Keeps the balances of accounts that are known already; others wait until they are read whole."""

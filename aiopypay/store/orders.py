@@ -1,6 +1,6 @@
-"""Orders and the transfers they book. `post_orders` is the one way in, online and at settling."""
+"""Orders and the transfers they book: judged under locks, then written. The same online and at settling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -69,9 +69,25 @@ WITH booked_orders AS (
     FROM unnest(%(changed_ids)s::bigint[], %(changes)s::numeric[]) AS change (id, amount)
     JOIN locked ON locked.id = change.id
     WHERE accounts.id = change.id
-    RETURNING accounts.id
+    RETURNING accounts.id, accounts.amount, version, updated_at
 )
-SELECT id, "timestamp", (SELECT count(*) FROM changed) FROM booked ORDER BY id
+SELECT FALSE AS is_account, id, "timestamp" AS changed_at, NULL::numeric AS amount, NULL::bigint AS version FROM booked
+UNION ALL
+SELECT TRUE, id, updated_at, amount, version FROM changed
+ORDER BY is_account, id
+"""
+
+INSERT_REFUSALS = """
+INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, reason)
+SELECT id, user_id, idempotency_key, fingerprint, 'refused', coalesce(accepted_at, now()), reason
+FROM unnest(
+    %(order_ids)s::uuid[], %(user_ids)s::bigint[], %(keys)s::text[], %(fingerprints)s::bytea[],
+    %(accepted_at)s::timestamptz[], %(reasons)s::text[]
+) AS refused (id, user_id, idempotency_key, fingerprint, accepted_at, reason)
+"""
+
+SELECT_BALANCES = """
+SELECT id, amount, version, updated_at FROM accounts WHERE id = ANY(%(ids)s)
 """
 
 INSERT_KEYED_ORDER = """
@@ -97,9 +113,14 @@ class OrderRecord:
     transfers: tuple[TransferRow, ...]
 
     def answers(self, fingerprint: bytes) -> "OrderRecord":
-        """Returns itself, as the answer to a request of this content. Raises IdempotencyKeyReused for another."""
+        """Returns itself, as the answer to a request of this content.
+
+        Raises IdempotencyKeyReused for another content, OrderRefused where the order was refused at settling.
+        """
         if self.fingerprint != fingerprint:
             raise errors.IdempotencyKeyReused("Idempotency-Key: was used before, with another content")
+        if self.reason is not None:
+            raise errors.OrderRefused(f"Order {self.id} was refused: {self.reason}")
         return self
 
 
@@ -114,25 +135,72 @@ class Balance:
 
 
 Outcome = OrderRecord | errors.Problem
+Outcomes = dict[UUID, Outcome]
 
 
-async def post_orders(connection: Connection, orders: Sequence[TransferOrder]) -> list[Outcome]:
-    """Books what the ledger rule lets through and returns one outcome an order, in order.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A batch under locks: what was known before, and what the rule says of the rest."""
 
-    The ids of `orders` differ. An id that is known is not booked again: its outcome is what was booked before, or
-    IdempotencyKeyReused. Raises DuplicateOrder when another transaction books one of the ids at the same time.
-    """
+    known: Mapping[UUID, OrderRecord]
+    plans: Sequence[PlannedOrder]
+    refusals: Mapping[UUID, errors.Problem]
+
+    def replays(self, orders: Sequence[TransferOrder]) -> Outcomes:
+        """Returns the outcomes that need no booking: refusals, and answers given before."""
+        return {
+            order.id: self.refusals[order.id] if order.id in self.refusals else _replay(self.known[order.id], order)
+            for order in orders
+            if order.id in self.refusals or order.id in self.known
+        }
+
+
+async def judge_orders(connection: Connection, orders: Sequence[TransferOrder]) -> Judgement:
+    """Locks the accounts that the orders name, looks up their ids, and asks the ledger rule. The ids differ."""
     accounts, currencies = await _lock_accounts(connection, orders)
     # A statement of its own, begun after all locks are held: an earlier one would not see an attempt that
     # committed while we waited for them.
     known = await find_orders(connection, [order.id for order in orders])
     fresh = [order for order in orders if order.id not in known]
-    planned = dict(zip((order.id for order in fresh), plan_batch(fresh, accounts, currencies), strict=True))
-    outcomes: dict[UUID, Outcome] = {
-        order_id: plan for order_id, plan in planned.items() if isinstance(plan, errors.Problem)
-    }
-    outcomes |= await _book(connection, [plan for plan in planned.values() if isinstance(plan, PlannedOrder)])
-    return [outcomes[order.id] if order.id in outcomes else _replay(known[order.id], order) for order in orders]
+    planned = plan_batch(fresh, accounts, currencies)
+    return Judgement(
+        known=known,
+        plans=[plan for plan in planned if isinstance(plan, PlannedOrder)],
+        refusals={
+            order.id: plan for order, plan in zip(fresh, planned, strict=True) if isinstance(plan, errors.Problem)
+        },
+    )
+
+
+async def book_plans(
+    connection: Connection, plans: Sequence[PlannedOrder]
+) -> tuple[dict[UUID, OrderRecord], list[Balance]]:
+    """Writes orders and transfers and changes the balances; returns the records and the balances they led to.
+
+    Raises DuplicateOrder when another transaction booked one of the ids in the meantime.
+    """
+    if not plans:
+        return {}, []
+    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans))
+    balances = [Balance(row[1], row[3], row[4], row[2]) for row in rows if row[0]]
+    if len(balances) != len(changes(plans)):
+        # An account vanished between plan and write. The transaction must not be committed.
+        raise errors.InternalError
+    numbered = iter(rows)
+    return {plan.order.id: _booked(plan, [next(numbered) for _ in plan.transfers]) for plan in plans}, balances
+
+
+async def record_refusals(connection: Connection, orders: Sequence[TransferOrder], reasons: Mapping[UUID, str]) -> None:
+    """Writes the refusals of orders that had been accepted before, so that their users see them."""
+    refused = [order for order in orders if order.id in reasons]
+    if refused:
+        parameters = {**_order_parameters(refused), "reasons": [reasons[order.id] for order in refused]}
+        await fetch(connection, INSERT_REFUSALS, parameters)
+
+
+async def balances_of(connection: Connection, account_ids: Sequence[int]) -> list[Balance]:
+    """Returns the balances of these accounts as they are now."""
+    return [Balance(*row) for row in await fetch(connection, SELECT_BALANCES, {"ids": list(account_ids)})]
 
 
 async def find_orders(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, OrderRecord]:
@@ -159,26 +227,11 @@ async def _lock_accounts(
     return accounts, currencies
 
 
-async def _book(connection: Connection, plans: Sequence[PlannedOrder]) -> dict[UUID, Outcome]:
-    if not plans:
-        return {}
-    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans))
-    if rows[0][2] != len(changes(plans)):
-        # An account vanished between plan and write. The transaction must not be committed.
-        raise errors.InternalError
-    numbered = iter(rows)
-    return {plan.order.id: _booked(plan, [next(numbered) for _ in plan.transfers]) for plan in plans}
-
-
 def _write_parameters(plans: Sequence[PlannedOrder]) -> dict[str, list[object]]:
     transfers = [(plan.order.id, transfer) for plan in plans for transfer in plan.transfers]
     changed = changes(plans)
     return {
-        "order_ids": [plan.order.id for plan in plans],
-        "user_ids": [plan.order.user_id for plan in plans],
-        "keys": [plan.order.idempotency_key for plan in plans],
-        "fingerprints": [plan.order.fingerprint for plan in plans],
-        "accepted_at": [plan.order.accepted_at for plan in plans],
+        **_order_parameters([plan.order for plan in plans]),
         "balances": [plan.balance for plan in plans],
         "transfer_order_ids": [order_id for order_id, _ in transfers],
         "kinds": [transfer.kind for _, transfer in transfers],
@@ -191,8 +244,18 @@ def _write_parameters(plans: Sequence[PlannedOrder]) -> dict[str, list[object]]:
     }
 
 
+def _order_parameters(orders: Sequence[TransferOrder]) -> dict[str, list[object]]:
+    return {
+        "order_ids": [order.id for order in orders],
+        "user_ids": [order.user_id for order in orders],
+        "keys": [order.idempotency_key for order in orders],
+        "fingerprints": [order.fingerprint for order in orders],
+        "accepted_at": [order.accepted_at for order in orders],
+    }
+
+
 def _booked(plan: PlannedOrder, rows: Sequence[Row]) -> OrderRecord:
-    posted_at = rows[0][1]
+    posted_at = rows[0][2]
     transfers = tuple(
         TransferRow(
             transfer_id,
@@ -205,7 +268,7 @@ def _booked(plan: PlannedOrder, rows: Sequence[Row]) -> OrderRecord:
             transfer.comment,
             plan.decimals,
         )
-        for (transfer_id, timestamp, _), transfer in zip(rows, plan.transfers, strict=True)
+        for (_, transfer_id, timestamp, *_), transfer in zip(rows, plan.transfers, strict=True)
     )
     return OrderRecord(
         plan.order.id,
@@ -231,5 +294,5 @@ def _record(rows: Sequence[Row]) -> OrderRecord:
 def _replay(record: OrderRecord, order: TransferOrder) -> Outcome:
     try:
         return record.answers(order.fingerprint)
-    except errors.IdempotencyKeyReused as reused:
-        return reused
+    except errors.Problem as problem:
+        return problem

@@ -39,12 +39,12 @@ LARGEST_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class TransferRow:
-    """A booked transfer; `decimals` are its currency's."""
+    """A transfer; `decimals` are its currency's. While its order is pending it has no id and no time."""
 
-    id: int
+    id: int | None
     order_id: UUID
     kind: str
-    timestamp: datetime
+    timestamp: datetime | None
     from_account_id: int
     to_account_id: int
     amount: Decimal

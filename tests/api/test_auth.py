@@ -6,13 +6,12 @@ from typing import Any
 
 import argon2
 import pytest
-import pytest_asyncio
 from multidict import CIMultiDict
 
 from aiopypay.passwords import Passwords
 from tests import ledger
 from tests.client import PASSWORD, Answer, Caller, Service, basic
-from tests.conftest import SUPERUSER_PASSWORD, in_the_modules_loop
+from tests.conftest import SUPERUSER_PASSWORD, register_apart
 
 
 class Argon2Count:
@@ -62,13 +61,12 @@ async def test_the_scheme_is_basic_in_any_case(service: Service, scheme: str) ->
     (await accounts(service, caller.id, f"{scheme} {token}")).ok()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def shared_vasya(shared_service: Service) -> Caller:
+@pytest.fixture(scope="module")
+def shared_vasya(shared_base_url: str, shared_database_url: str) -> Caller:
     """The user whose credentials are nearly sent."""
-    return await shared_service.register("vasya")
+    return register_apart(shared_base_url, shared_database_url, "vasya")
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "authorization",
     [

@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-import pytest_asyncio
 
 from tests import ledger
 from tests.client import PASSWORD, Caller, Service
-from tests.conftest import in_the_modules_loop
-
-pytestmark = in_the_modules_loop
+from tests.conftest import register_apart
 
 AMOUNTS = [
     "-1",
@@ -119,23 +116,35 @@ PASSWORDS = ["", "short", "1234567", "nul\0nul nul", "line\nfeed feed", "x" * 25
 SPELLINGS = ["form", "json"]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def alice(shared_service: Service) -> Caller:
-    """A user with money in two accounts, one of them in euros."""
-    caller = await shared_service.register("alice")
+@pytest.fixture(scope="module")
+def shared_alice(shared_base_url: str, shared_database_url: str) -> Caller:
+    """A user with a lot of money in each currency."""
+    caller = register_apart(shared_base_url, shared_database_url, "alice")
     for account_id in caller.accounts.values():
-        ledger.deposit(shared_service.database_url, account_id, "2000000000000")
+        ledger.deposit(shared_database_url, account_id, "2000000000000")
     return caller
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def bob(shared_service: Service) -> Caller:
+@pytest.fixture(scope="module")
+def shared_bob(shared_base_url: str, shared_database_url: str) -> Caller:
     """Somebody to pay."""
-    return await shared_service.register("bob")
+    return register_apart(shared_base_url, shared_database_url, "bob")
+
+
+@pytest.fixture
+async def alice(shared_alice: Caller, shared_service: Service) -> Caller:
+    """The one who sends what is refused."""
+    return shared_alice.at(shared_service)
+
+
+@pytest.fixture
+async def bob(shared_bob: Caller, shared_service: Service) -> Caller:
+    """The one who would be paid."""
+    return shared_bob.at(shared_service)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_booked(alice: Caller, bob: Caller, shared_database_url: str) -> Iterator[None]:
+def nothing_is_booked(shared_alice: Caller, shared_bob: Caller, shared_database_url: str) -> Iterator[None]:
     """Asserts after each test that the books are as they were before it."""
     before = ledger.counts(shared_database_url)
     yield

@@ -11,7 +11,6 @@ import pytest
 from tests import ledger
 from tests.api import raw
 from tests.client import PASSWORD, Answer, Caller, Service
-from tests.conftest import in_the_modules_loop
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
@@ -51,7 +50,6 @@ async def test_every_response_carries_the_common_headers(service: Service) -> No
     assert len({answer.headers["X-Request-ID"] for answer in answers.values()}) == len(answers)
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize("request_id", ["abc", "8e03978e-40d5-43dd-bc93-6894a57f9324", "A.b_c-1:2"])
 async def test_a_sane_request_id_is_kept(shared_service: Service, request_id: str) -> None:
     answer = await shared_service.get("/currencies", headers={"X-Request-ID": request_id})
@@ -60,7 +58,6 @@ async def test_a_sane_request_id_is_kept(shared_service: Service, request_id: st
     assert problem["instance"] == request_id
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize("request_id", ["", "x" * 1000, "two words", "<script>", "id\u00e9", "a;b", '"', "%0d%0a"])
 async def test_any_other_is_replaced(shared_service: Service, request_id: str) -> None:
     answer = await shared_service.get("/currencies", headers={"X-Request-ID": request_id})
@@ -71,7 +68,6 @@ async def test_any_other_is_replaced(shared_service: Service, request_id: str) -
 # Problems that the server itself makes
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/", "//", "/users/2", "/users/2/nothing", "/%00", "/%ff", "/currencies/"]
 )
@@ -79,7 +75,6 @@ async def test_an_unknown_address_is_404(shared_service: Service, path: str) -> 
     (await shared_service.get(path)).problem(404, "not-found")
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -110,7 +105,6 @@ async def test_a_defect_is_500_and_says_nothing_of_its_cause(service: Service) -
     (await service.get("/currencies")).ok()
 
 
-@in_the_modules_loop
 async def test_an_expectation_that_cannot_be_met_is_417(shared_service: Service) -> None:
     answer = await raw.exchange(
         shared_service, raw.head("POST", "/users", Expect="miracles", **FORM, Content_Length="1")
@@ -123,7 +117,6 @@ async def test_a_client_that_waits_for_100_continue_is_answered(service: Service
     answer.ok(201)
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -167,7 +160,6 @@ async def test_json_is_accepted_alike(service: Service, content_type: str) -> No
     (await users(service, JSON_BODY, content_type)).ok(201)
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -217,7 +209,6 @@ async def test_a_route_without_fields_has_the_same_conventions(service: Service)
 # Fields
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -245,7 +236,6 @@ async def test_a_wrong_field_of_a_form_is_named(shared_service: Service, body: b
     assert registered(shared_service) == 0
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -270,7 +260,6 @@ async def test_a_wrong_field_of_json_is_named(shared_service: Service, body: byt
     assert registered(shared_service) == 0
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "body",
     [
@@ -298,14 +287,12 @@ async def test_what_is_no_json_object_is_400(shared_service: Service, body: byte
     assert registered(shared_service) == 0
 
 
-@in_the_modules_loop
 async def test_an_unknown_fields_name_cannot_swell_the_answer(shared_service: Service) -> None:
     answer = await users(shared_service, b"x" * 15_000 + b"=1", FORM["Content-Type"])
     answer.problem(400)
     assert len(answer.body) < 2_000
 
 
-@in_the_modules_loop
 async def test_a_thousand_fields_are_400(shared_service: Service) -> None:
     (await users(shared_service, b"&".join([b"a=1"] * 1_000), FORM["Content-Type"])).problem(400)
 
@@ -323,7 +310,6 @@ async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + 1000]
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_may_have_16_kib(shared_service: Service, chunked: bool) -> None:
     body = body_of(16 * 1024)
@@ -331,7 +317,6 @@ async def test_a_body_may_have_16_kib(shared_service: Service, chunked: bool) ->
     answer.problem(400, field="full_name")
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_larger_one_is_413(shared_service: Service, chunked: bool) -> None:
     body = body_of(16 * 1024 + 1)
@@ -339,13 +324,11 @@ async def test_a_larger_one_is_413(shared_service: Service, chunked: bool) -> No
     answer.problem(413, "payload-too-large")
 
 
-@in_the_modules_loop
 async def test_an_announced_giant_is_refused_before_it_is_sent(shared_service: Service) -> None:
     answer = await raw.exchange(shared_service, raw.head("POST", "/users", **FORM, Content_Length=str(10**12)))
     answer.problem(413, "payload-too-large")
 
 
-@in_the_modules_loop
 async def test_a_giant_in_chunks_is_refused_before_its_end(shared_service: Service) -> None:
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
     answer = await raw.exchange(
@@ -354,7 +337,6 @@ async def test_a_giant_in_chunks_is_refused_before_its_end(shared_service: Servi
     answer.problem(413, "payload-too-large")
 
 
-@in_the_modules_loop
 async def test_a_body_that_does_not_arrive_in_time_is_408(
     shared_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +362,6 @@ async def test_a_slow_client_keeps_nobody_else_waiting(service: Service) -> None
     (await waiting).ok(201)
 
 
-@in_the_modules_loop
 async def test_a_body_that_breaks_off_registers_nobody(shared_service: Service) -> None:
     with pytest.raises((asyncio.IncompleteReadError, TimeoutError)):
         await raw.exchange(
@@ -408,7 +389,6 @@ async def test_a_broken_content_encoding_is_the_clients_fault(service: Service, 
     assert registered(service) == 0
 
 
-@in_the_modules_loop
 async def test_what_unfolds_beyond_16_kib_is_413(shared_service: Service) -> None:
     bomb = gzip.compress(b"full_name=" + b"x" * 50_000_000)[:16_000]
     head = raw.head("POST", "/users", **FORM, Content_Encoding="gzip", Content_Length=str(len(bomb)))

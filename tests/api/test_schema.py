@@ -8,31 +8,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import psycopg2
 import psycopg2.errors
 import pytest
-import pytest_asyncio
 from psycopg2.extensions import make_dsn
 
 from aiopypay import migrations
 from aiopypay.embedded import EmbeddedPostgres
 from tests import ledger
-from tests.client import Caller, Service
-from tests.conftest import administration_dsn, in_the_modules_loop
+from tests.client import Service
+from tests.conftest import administration_dsn, run_apart
 
 MIGRATE = "import sys; from aiopypay import migrations; print(*migrations.apply(sys.argv[1]))"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def paid(shared_service: Service) -> Caller:
-    """A user with a history."""
-    caller = await shared_service.register()
-    ledger.deposit(shared_service.database_url, caller.accounts["USD"], "100")
-    (await caller.pay(await shared_service.register(), "10", key="rent")).ok()
-    return caller
+@pytest.fixture(scope="module")
+def paid(shared_base_url: str, shared_database_url: str) -> None:
+    """A history: a deposit, a payment, its commission."""
+
+    async def pay() -> None:
+        async with aiohttp.ClientSession() as session:
+            service = Service(session, shared_base_url, shared_database_url)
+            caller = await service.register()
+            ledger.deposit(shared_database_url, caller.accounts["USD"], "100")
+            (await caller.pay(await service.register(), "10", key="rent")).ok()
+
+    run_apart(pay())
 
 
-@in_the_modules_loop
 @pytest.mark.parametrize(
     "statement",
     [
@@ -55,15 +59,15 @@ async def paid(shared_service: Service) -> Caller:
     ],
 )
 @pytest.mark.parametrize("role", ["aiopypay", "postgres"])
-async def test_history_is_neither_changed_nor_deleted(
-    shared_service: Service, paid: Caller, statement: str, role: str
+def test_history_is_neither_changed_nor_deleted(
+    shared_database_url: str, paid: None, statement: str, role: str
 ) -> None:
-    before = ledger.counts(shared_service.database_url)
-    dsn = make_dsn(shared_service.database_url, user=role)
+    before = ledger.counts(shared_database_url)
+    dsn = make_dsn(shared_database_url, user=role)
     with pytest.raises(psycopg2.errors.RestrictViolation):
         ledger.query(dsn, statement)
-    assert ledger.counts(shared_service.database_url) == before
-    ledger.assert_ledger_balances(shared_service.database_url)
+    assert ledger.counts(shared_database_url) == before
+    ledger.assert_ledger_balances(shared_database_url)
 
 
 INSERT_TRANSFER = """
@@ -115,14 +119,13 @@ INSERT_ORDER = "INSERT INTO orders (id, user_id, fingerprint, status, accepted_a
         ("UPDATE currencies SET id = 'usd' WHERE id = 'USD'", psycopg2.Error),
     ],
 )  # fmt: skip
-@in_the_modules_loop
-async def test_what_breaks_a_rule_is_refused(
-    shared_service: Service, paid: Caller, statement: str, violation: type[psycopg2.Error]
+def test_what_breaks_a_rule_is_refused(
+    shared_database_url: str, paid: None, statement: str, violation: type[psycopg2.Error]
 ) -> None:
-    before = ledger.counts(shared_service.database_url)
+    before = ledger.counts(shared_database_url)
     with pytest.raises(violation):
-        ledger.query(shared_service.database_url, statement)
-    assert ledger.counts(shared_service.database_url) == before
+        ledger.query(shared_database_url, statement)
+    assert ledger.counts(shared_database_url) == before
 
 
 def test_external_accounts_may_go_below_zero(database_url: str) -> None:

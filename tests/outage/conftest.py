@@ -64,9 +64,9 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return write
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[PostgresServer]:
-    """This module's own cluster."""
+    """These tests' own cluster: they take it away from those who use it."""
     server = PostgresServer()
     try:
         server.start()
@@ -77,7 +77,7 @@ def cluster() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres(cluster: PostgresServer) -> Iterator[PostgresServer]:
-    """The module's cluster, up and thawed whatever the test before did to it."""
+    """The cluster, up and thawed whatever the test before did to it."""
     cluster.thaw()
     cluster.start()
     yield cluster
@@ -86,7 +86,7 @@ def postgres(cluster: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def empty_postgres(postgres: PostgresServer) -> PostgresServer:
-    """The module's cluster with an empty database for this test."""
+    """The cluster with an empty database for this test."""
     postgres.new_database()
     return postgres
 

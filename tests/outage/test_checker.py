@@ -33,6 +33,8 @@ class History:
 @pytest.fixture(scope="module")
 def history(cluster: PostgresServer) -> Iterator[History]:
     """Some payments, by the real service."""
+    cluster.start()
+    cluster.new_database()
     service = ServiceProcess(cluster.dsn)
 
     async def pay() -> Sequence[Payment]:

@@ -1,0 +1,137 @@
+"""Accepting orders without the database: the same rule, on the balances last known and what was accepted since."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from aiopypay import errors, money
+from aiopypay.ledger import Account, Transfer, TransferOrder
+from aiopypay.planning import PlannedOrder, plan_batch
+from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
+from aiopypay.stand_in.store import Store
+from aiopypay.store.orders import OrderRecord
+
+Answer = OrderRecord | Entry | errors.Problem
+
+SECONDS_DOWN = "seconds_down"
+KEYS_COMPLETE = "keys_complete"
+ORDERS_TRIMMED = "orders_trimmed"
+
+
+def accept(
+    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, now: datetime, seconds_down: float
+) -> list[Answer]:
+    """Returns one answer an order, in order. What is accepted is in the journal, on disk, when this returns.
+
+    The ids of `orders` differ. Raises StoreFailed: then nothing of them is.
+    """
+    with store.transaction(durable=True):
+        store.set_setting(SECONDS_DOWN, str(seconds_down))
+        answers: dict[UUID, Answer] = {}
+        for order in orders:
+            seen = _seen(store, order)
+            if seen is not None:
+                answers[order.id] = seen
+        fresh = [order for order in orders if order.id not in answers]
+        planned = _plan(store, fresh, limits, seconds_down)
+        entries = [entry_of(plan, now) for plan in planned if isinstance(plan, PlannedOrder)]
+        store.append(entries)
+    accepted = iter(entries)
+    for order, plan in zip(fresh, planned, strict=True):
+        answers[order.id] = plan if isinstance(plan, errors.Problem) else next(accepted)
+    return [answers[order.id] for order in orders]
+
+
+def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False) -> Entry:
+    """Returns the journal's entry of a planned order, with the moment and the commission rate of its acceptance."""
+    order = replace(plan.order, accepted_at=now, commission_rate=plan.commission_rate)
+    return Entry(order, plan.transfers, plan.balance, plan.decimals, in_doubt)
+
+
+def answer_of(entry: JournalEntry) -> Entry:
+    """Returns the entry as the answer to a retry. Raises OrderRefused where it was refused at settling."""
+    if entry.state == "refused":
+        raise errors.OrderRefused(f"Order {entry.entry.order.id} was refused: {entry.reason}")
+    return entry.entry
+
+
+def _seen(store: Store, order: TransferOrder) -> Answer | None:
+    """Returns the answer to an order that was booked or accepted before, None for one not seen here."""
+    try:
+        record = store.order(order.id)
+        if record is not None:
+            return record.answers(order.fingerprint)
+        entry = store.entry(order.id)
+        if entry is None:
+            return None
+        if entry.entry.order.fingerprint != order.fingerprint:
+            raise errors.IdempotencyKeyReused("Idempotency-Key: was used before, with another content")
+        return answer_of(entry)
+    except errors.Problem as problem:
+        return problem
+
+
+def _plan(
+    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, seconds_down: float
+) -> list[PlannedOrder | errors.Problem]:
+    ids = {account_id for order in orders for account_id in (order.from_account_id, order.to_account_id)}
+    known = store.accounts(ids)
+    accounts = {account.id: _as_now(account) for account in known.values() if account.user_id is not None}
+    currencies = {currency.id: currency for currency in store.currencies()}
+    caps = _Caps(limits, seconds_down, store.pending_count(), {account.id: account.debit for account in known.values()})
+    planned = plan_batch(orders, accounts, currencies, caps.check)
+    return [
+        _never_a_guess(store, order, accounts, plan) if isinstance(plan, errors.Problem) else plan
+        for order, plan in zip(orders, planned, strict=True)
+    ]
+
+
+def _as_now(account: KnownAccount) -> Account:
+    assert account.user_id is not None  # noqa: S101 - the caller has looked
+    with money.exact():
+        return Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
+
+
+def _never_a_guess(
+    store: Store, order: TransferOrder, accounts: dict[int, Account], refusal: errors.Problem
+) -> errors.Problem:
+    """Returns the refusal, or 503 where the node cannot tell that it is right."""
+    if order.from_account_id not in accounts or order.to_account_id not in accounts:
+        return errors.NotKnownHere("The database is away, and this node does not know one of the accounts.")
+    complete = store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
+    if refusal.status < 500 and order.idempotency_key is not None and not complete:
+        return errors.NotKnownHere(
+            "The database is away, and this node cannot tell whether the Idempotency-Key was used before."
+        )
+    return refusal
+
+
+class _Caps:
+    """The limits of stand-in over a batch: each order counts for those behind it."""
+
+    def __init__(self, limits: OfflineSettings, seconds_down: float, pending: int, debits: dict[int, Decimal]) -> None:
+        self._limits = limits
+        self._hours_down = seconds_down / 3600
+        self._pending = pending
+        self._debits = debits
+
+    def check(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+        """Raises a 503 of its own type where the order is over a limit; counts it otherwise."""
+        limits = self._limits
+        with money.exact():
+            debit = self._debits[order.from_account_id] + sum((transfer.amount for transfer in transfers), Decimal(0))
+        if limits.max_amount is not None and order.amount > limits.max_amount:
+            raise errors.OfflineAmountCap(f"Without the database at most {limits.max_amount} are accepted at once.")
+        if limits.max_debit is not None and debit > limits.max_debit:
+            raise errors.OfflineDebitCap(
+                f"Without the database an account may spend {limits.max_debit}; this would be {debit}."
+            )
+        if limits.max_orders is not None and self._pending >= limits.max_orders:
+            raise errors.OfflineOrdersCap(f"The journal holds {self._pending} orders, as many as it may.")
+        if self._hours_down > limits.max_hours:
+            raise errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
+        self._pending += 1
+        self._debits[order.from_account_id] = debit

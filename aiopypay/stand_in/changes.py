@@ -1,0 +1,102 @@
+"""Changes to users and to what belongs to them, other than payments: seen to their end, or not relied upon."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+from aiopypay.database import Connection, Database, fetch
+from aiopypay.errors import Problem, StandInFenced
+from aiopypay.stand_in import pages
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.store import Store
+
+# Held by each change until its transaction ends, however late, and waited for by whoever reads the user anew.
+LOCK_USERNAMES = """
+SELECT pg_advisory_xact_lock(hashtextextended(username, 0))
+FROM unnest(%(usernames)s::text[]) AS username
+ORDER BY hashtextextended(username, 0)
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class UserChanges:
+    """Before a change commits, its user is marked uncertain on disk; afterwards they are read anew, and certain again.
+
+    Where the process dies in between, or the outcome is unknown, they stay uncertain, which without the database
+    means 503, until the service is online again.
+    """
+
+    def __init__(self, database: Database, node: Node, switch: ModeSwitch) -> None:
+        self._database = database
+        self._node = node
+        self._switch = switch
+        self._running: Counter[str] = Counter()
+        self._refresh: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, username: str) -> AsyncIterator[Connection]:
+        """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises."""
+        name = username.lower()
+        if self._switch.is_up and not self._node.fenced:
+            # A store that fails fences the node, not the change.
+            with contextlib.suppress(StandInFenced):
+                await self._node.run(_mark_uncertain, name)
+        self._running[name] += 1
+        try:
+            async with self._database.transaction() as connection:
+                await fetch(connection, LOCK_USERNAMES, {"usernames": [name]})
+                yield connection
+        finally:
+            self._running[name] -= 1
+            self._refresh_soon()
+
+    async def refresh(self, database: Database) -> None:
+        """Reads the uncertain users anew. Raises what Database.transaction raises, StandInFenced."""
+        uncertain = await self._node.run(Store.uncertain)
+        names = [name for name in uncertain if not self._running[name]]
+        if not names:
+            return
+        epoch = self._switch.epoch
+        async with database.transaction() as connection:
+            await fetch(connection, LOCK_USERNAMES, {"usernames": names})
+            users = await pages.users_named(connection, names)
+            accounts = await pages.accounts_of_users(connection, [user.id for user in users])
+        if epoch == self._switch.epoch:
+            await self._node.run(_remember_certain, names, users, accounts)
+
+    async def close(self) -> None:
+        """Waits for what runs in the background."""
+        if self._refresh is not None:
+            await asyncio.wait({self._refresh})
+
+    def _refresh_soon(self) -> None:
+        if self._refresh is None and self._switch.is_up and not self._node.fenced:
+            self._refresh = asyncio.create_task(self._refresh_all())
+
+    async def _refresh_all(self) -> None:
+        try:
+            await self.refresh(self._database)
+        except Problem as problem:
+            logger.debug("Users stay uncertain for now: %s", problem)
+        finally:
+            self._refresh = None
+
+
+def _mark_uncertain(store: Store, username: str) -> None:
+    with store.transaction(durable=True):
+        store.mark_uncertain(username)
+
+
+def _remember_certain(
+    store: Store, usernames: Iterable[str], users: Iterable[KnownUser], accounts: Iterable[KnownAccount]
+) -> None:
+    with store.transaction(durable=False):
+        store.remember_users(users)
+        store.remember_accounts(accounts)
+        for username in usernames:
+            store.clear_uncertain(username)

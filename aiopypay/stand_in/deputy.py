@@ -1,0 +1,229 @@
+"""The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+from aiopypay.errors import CommitInDoubt, NotKnownHere, StandInFenced
+from aiopypay.ledger import TransferOrder
+from aiopypay.planning import PlannedOrder
+from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN, Answer, accept, entry_of
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.records import Entry
+from aiopypay.stand_in.store import Store
+from aiopypay.store.installation import Lease
+from aiopypay.store.orders import Balance, OrderRecord
+from aiopypay.store.users import User
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+FILLED = "filled"
+HOLDS_LEASE = "holds_lease"
+NODES = "nodes"
+INSTALLATION = "installation_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether this node may stand in, as last heard from the database; kept over restarts."""
+
+    installation_id: UUID | None
+    holds_lease: bool
+    nodes: int
+
+
+class Deputy:
+    """Stand-in as the rest of the service sees it: one node, its mode, its limits."""
+
+    def __init__(self, node: Node, switch: ModeSwitch, limits: OfflineSettings) -> None:
+        self._node = node
+        self._limits = limits
+        self._seconds_before = 0.0
+        self.switch = switch
+        self.standing = Standing(None, holds_lease=False, nodes=1)
+        # Whether every user and account is remembered; until then an unknown one proves nothing.
+        self.filled = False
+
+    async def recall(self) -> None:
+        """Takes up what an earlier run of this node knew."""
+        self.standing, self._seconds_before, self.filled = await self._node.run(_recall)
+
+    async def forget_completeness(self) -> None:
+        """What is remembered has gaps: until it is read anew, what is unknown here proves nothing."""
+        self.filled = False
+        await self._node.run(_forget_completeness)
+
+    async def accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
+        """Returns one answer an order: the journal's entry, what was booked before, or the problem. The ids differ."""
+        refusal = self.fence()
+        if refusal is not None:
+            return [StandInFenced(f"The database is away, and this node does not stand in: {refusal}")] * len(orders)
+        seconds = self._seconds_before + self.switch.seconds_down
+        try:
+            return await self._node.run(accept, orders, self._limits, datetime.now(UTC), seconds)
+        except StandInFenced as fenced:
+            return [fenced] * len(orders)
+
+    def fence(self) -> str | None:
+        """Says why this node does not stand in, None where it does."""
+        if self._node.fenced:
+            return self._node.fenced
+        if self.standing.installation_id is None or not self._node.keeps_balances:
+            return "it has not yet read the balances from the database"
+        if not self.standing.holds_lease:
+            return "another node holds the stand-in lease (see: python -m aiopypay lease)"
+        if self.standing.nodes > 1 and self._limits.max_debit is None:
+            return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
+        return None
+
+    async def keep_plan(self, plans: Sequence[PlannedOrder]) -> None:
+        """Puts a batch's plan on disk. What fails fences the node, not the batch."""
+        if plans and not self._node.fenced:
+            now = datetime.now(UTC)
+            await self._unless_fenced(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+
+    async def withdraw_plan(self) -> None:
+        """Takes the plan of a batch that was certainly not booked off the disk again."""
+        if not self._node.fenced:
+            await self._unless_fenced(_withdraw_plan)
+
+    async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
+        """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
+
+        A node that may not stand in answers that it does not know.
+        """
+        doubt = CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
+        answers: dict[UUID, Answer] = {plan.order.id: doubt for plan in plans}
+        if not plans:
+            return answers
+        if self.fence() is not None:
+            await self.withdraw_plan()
+            return answers
+        try:
+            entries = await self._node.run(adopt_plan)
+        except StandInFenced:
+            return answers
+        logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
+        return answers | {entry.order.id: entry for entry in entries}
+
+    def record(self, balances: Sequence[Balance], records: Iterable[OrderRecord]) -> None:
+        """Remembers what a batch has booked, behind the answer's back, and with it withdraws the plan."""
+        if not self._node.fenced:
+            self._node.post(_record, balances, list(records))
+
+    async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
+        """Returns the users with these names, in lower case, by name.
+
+        None stands for one who certainly does not exist, NotKnownHere for one of whom the node cannot be sure.
+        """
+        return await self.read(_users, usernames, self.filled)
+
+    def remember_orders(self, records: Iterable[OrderRecord]) -> None:
+        """Remembers orders that were booked outside of a batch."""
+        if not self._node.fenced:
+            self._node.post(_remember_orders, list(records))
+
+    async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Returns what `work` reads from the store. Raises StandInFenced where the store is damaged."""
+        if self._node.is_damaged:
+            raise StandInFenced(f"The database is away, and this node's store is damaged: {self._node.fenced}")
+        return await self._node.run(work, *args, **kwargs)
+
+    def note_online(self) -> None:
+        """The count of hours without the database begins anew."""
+        self._seconds_before = 0.0
+        self._node.post(_reset_seconds)
+
+    def note_standing(self, installation_id: UUID, lease: Lease) -> None:
+        """Remembers what the database says of the lease."""
+        standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes)
+        if standing != self.standing:
+            self.standing = standing
+            self._node.post(_write_standing, standing)
+            logger.info("Stand-in lease: %s.", "held" if standing.holds_lease else f"held by node {lease.node_id}")
+
+    async def _unless_fenced(self, work: Callable[..., None], *args: object) -> None:
+        try:
+            await self._node.run(work, *args)
+        except StandInFenced:
+            logger.exception("The batch goes on without its plan on disk")
+
+
+def _recall(store: Store) -> tuple[Standing, float, bool]:
+    installation = store.setting(INSTALLATION)
+    standing = Standing(
+        UUID(installation) if installation else None,
+        store.setting(HOLDS_LEASE) == "yes",
+        int(store.setting(NODES) or 1),
+    )
+    return standing, float(store.setting(SECONDS_DOWN) or 0), store.setting(FILLED) == "yes"
+
+
+def _users(store: Store, usernames: Sequence[str], filled: bool) -> dict[str, User | Exception | None]:
+    return {name: _user(store, name, filled) for name in usernames}
+
+
+def _user(store: Store, username: str, filled: bool) -> User | Exception | None:
+    known = store.user_by_name(username)
+    if store.is_uncertain(username) or (known is None and not filled):
+        return NotKnownHere("The database is away, and this node does not know this user.")
+    if known is None:
+        return None
+    return User(known.id, known.username, known.full_name, known.password_hash, known.is_admin, known.is_active)
+
+
+def _forget_completeness(store: Store) -> None:
+    with store.transaction(durable=True):
+        store.set_setting(FILLED, "no")
+        store.set_setting(KEYS_COMPLETE, "no")
+
+
+def _write_standing(store: Store, standing: Standing) -> None:
+    with store.transaction(durable=True):
+        store.set_setting(INSTALLATION, str(standing.installation_id))
+        store.set_setting(HOLDS_LEASE, "yes" if standing.holds_lease else "no")
+        store.set_setting(NODES, str(standing.nodes))
+
+
+def _write_plan(store: Store, entries: list[Entry]) -> None:
+    with store.transaction(durable=True):
+        store.write_plan(entries)
+
+
+def _withdraw_plan(store: Store) -> None:
+    with store.transaction(durable=True):
+        store.withdraw_plan()
+
+
+def adopt_plan(store: Store) -> list[Entry]:
+    """Moves the plan into the journal and returns its entries."""
+    entries = store.plan()
+    with store.transaction(durable=True):
+        store.append(entries)
+        store.withdraw_plan()
+    return entries
+
+
+def _record(store: Store, balances: Sequence[Balance], records: Sequence[OrderRecord]) -> None:
+    with store.transaction(durable=False):
+        store.withdraw_plan()
+        store.remember_balances(balances)
+        store.remember_orders(records)
+
+
+def _remember_orders(store: Store, records: Sequence[OrderRecord]) -> None:
+    with store.transaction(durable=False):
+        store.remember_orders(records)
+
+
+def _reset_seconds(store: Store) -> None:
+    with store.transaction(durable=False):
+        store.set_setting(SECONDS_DOWN, "0")

@@ -1,0 +1,171 @@
+"""The stand-in from start to stop: which mode the node starts in, what runs beside the requests, what it reports."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiopypay.database import Database
+from aiopypay.errors import DatabaseUnavailable, StartError
+from aiopypay.settings import Settings
+from aiopypay.stand_in.acceptance import KEYS_COMPLETE
+from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.deputy import Deputy, adopt_plan
+from aiopypay.stand_in.fill import Fill
+from aiopypay.stand_in.keeper import Keeper
+from aiopypay.stand_in.listing import JournalLine, journal_page
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.records import State
+from aiopypay.stand_in.recovery import Recovery
+from aiopypay.stand_in.store import Store
+
+DIRECTORY = "stand-in"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the operator sees of the node."""
+
+    mode: str
+    since: datetime
+    pending: int
+    oldest: datetime | None
+    holds_lease: bool
+    fenced: str | None
+    settling_waits_for: str | None
+    refused: int
+    remembered: dict[str, int | bool]
+
+
+class StandIn:
+    """One node's stand-in; everything of it that the service needs hangs here."""
+
+    def __init__(self, settings: Settings, database: Database, switch: ModeSwitch) -> None:
+        """Opens the node's store. `database` is the one of requests. Raises StoreInUse."""
+        assert settings.database_url is not None  # noqa: S101 - create_app refused it
+        self._settings = settings
+        self._database = database
+        self._switch = switch
+        self._node = Node(settings.data_dir / DIRECTORY)
+        self.writers_lock = asyncio.Lock()
+        self.deputy = Deputy(self._node, switch, settings.offline)
+        self.changes = UserChanges(database, self._node, switch)
+        self._keeper = Keeper(database, self._node, self.deputy)
+        self._fill = Fill(database, self._node, self.deputy, settings.offline.accounts_max)
+        self._recovery = Recovery(
+            settings.database_url,
+            self._node,
+            self.deputy,
+            self.changes,
+            writers_lock=self.writers_lock,
+            keep_days=settings.offline.keep_days,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Finds out the mode to start in, and starts what runs beside the requests.
+
+        A node whose journal or plans are not empty never starts online: it settles first. Raises StartError where the
+        database is away and this node has never met it.
+        """
+        if self._node.is_damaged:
+            # Accepted payments may be missing. Until the operator has looked, nothing is booked or accepted.
+            self._switch.lost("the stand-in store is damaged")
+            return
+        await self._open()
+        for work in (self._recovery.run(), self._keeper.run(), self._remember_everything()):
+            self._tasks.append(asyncio.create_task(_guarded(work)))
+
+    async def stop(self) -> None:
+        """Ends what runs beside the requests, gives the lease up where others could take it, closes the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.changes.close()
+        if self._switch.is_up:
+            await self._keeper.release()
+        self._recovery.close()
+        await self._node.close()
+
+    async def report(self) -> Report:
+        """Returns the node's state."""
+        pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
+        return Report(
+            mode=self._switch.mode,
+            since=self._switch.since,
+            pending=pending,
+            oldest=oldest,
+            holds_lease=self.deputy.standing.holds_lease,
+            fenced=self.deputy.fence(),
+            settling_waits_for=self._recovery.waits_for,
+            refused=self._recovery.refused,
+            remembered={
+                "complete": self.deputy.filled,
+                "users": self._fill.users,
+                "accounts": self._fill.accounts,
+                "orders": self._fill.orders,
+            },
+        )
+
+    async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
+        """Returns a page of the journal, as the operator reads it."""
+        return await self._node.run(journal_page, state, after_sequence)
+
+    async def _open(self) -> None:
+        await self._node.run(_adopt_plan_of_last_run)
+        await self.deputy.recall()
+        try:
+            await self._keeper.register()
+        except DatabaseUnavailable as unavailable:
+            if self.deputy.standing.installation_id is None:
+                raise StartError(f"the first start needs the database: {unavailable.detail}") from unavailable
+            logger.warning("Starting without the database, from what was known.")
+        if not self._node.keeps_balances:
+            if await self._node.run(_is_new):
+                self._node.start_keeping()
+            else:
+                await self.deputy.forget_completeness()
+        if (await self._node.run(_journal))[0] and self._switch.is_up:
+            self._switch.lost("the journal is not empty")
+
+    async def _remember_everything(self) -> None:
+        await self._switch.wait_until_up()
+        await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+
+
+def has_met_database(settings: Settings) -> bool:
+    """Tells whether a node in this data directory may start without the database."""
+    return (settings.data_dir / DIRECTORY / "store.sqlite").exists()
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        logger.critical("A part of stand-in has ended; restart the service", exc_info=True)
+
+
+def _adopt_plan_of_last_run(store: Store) -> None:
+    """The last run ended between a plan and its outcome: the batch is in doubt and enters the journal whole."""
+    entries = store.plan()
+    if entries:
+        adopt_plan(store)
+        logger.warning("A batch of %s orders was in doubt when the service ended; the journal has it.", len(entries))
+
+
+def _journal(store: Store) -> tuple[int, datetime | None]:
+    oldest = store.oldest_pending()
+    return store.pending_count(), oldest.entry.order.accepted_at if oldest else None
+
+
+def _is_new(store: Store) -> bool:
+    return store.counts() == (0, 0)
+
+
+def _knows_keys(store: Store) -> bool:
+    return store.setting(KEYS_COMPLETE) == "yes"

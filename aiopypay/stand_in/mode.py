@@ -1,0 +1,80 @@
+"""The mode of the node: online → (database lost) → stand-in → (database back) → settling → (journal empty) → online."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+
+logger = logging.getLogger(__name__)
+
+
+class Mode(StrEnum):
+    """Whom requests are answered by: the database, the stand-in, or the stand-in while its journal is settled."""
+
+    ONLINE = "online"
+    STAND_IN = "stand-in"
+    SETTLING = "settling"
+
+
+class ModeSwitch:
+    """The one place that changes the mode. It is the `Link` that all connections of requests share.
+
+    `epoch` counts the times the database was lost: what was read in an earlier epoch is not remembered any more.
+    """
+
+    def __init__(self) -> None:
+        self.mode = Mode.ONLINE
+        self.since = datetime.now(UTC)
+        self.epoch = 0
+        self._up = asyncio.Event()
+        self._up.set()
+        self._down = asyncio.Event()
+        self._down_at: float | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests may use the database."""
+        return self.mode is Mode.ONLINE
+
+    @property
+    def seconds_down(self) -> float:
+        """For how long this process has been without the database; by the monotonic clock, whatever the date says."""
+        return 0.0 if self._down_at is None else time.monotonic() - self._down_at
+
+    def lost(self, reason: str) -> None:
+        """The database did not answer. From now on no request touches it."""
+        if self.mode is Mode.STAND_IN:
+            return
+        if self._down_at is None:
+            self._down_at = time.monotonic()
+        self.epoch += 1
+        self._enter(Mode.STAND_IN)
+        self._up.clear()
+        self._down.set()
+        logger.error("The database is lost (%s). Mode: stand-in.", reason)
+
+    def settling(self) -> None:
+        """The database is back; the journal goes first."""
+        self._enter(Mode.SETTLING)
+        logger.warning("The database is back. Mode: settling.")
+
+    def online(self) -> None:
+        """The journal is empty. Called under the writer's lock."""
+        self._enter(Mode.ONLINE)
+        self._down.clear()
+        self._up.set()
+        self._down_at = None
+        logger.warning("Everything accepted is settled. Mode: online.")
+
+    async def wait_until_down(self) -> None:
+        """Returns once the database is lost."""
+        await self._down.wait()
+
+    async def wait_until_up(self) -> None:
+        """Returns once the mode is online."""
+        await self._up.wait()
+
+    def _enter(self, mode: Mode) -> None:
+        self.mode = mode
+        self.since = datetime.now(UTC)

@@ -1,0 +1,111 @@
+"""The node: its store, used from one thread of its own, and whether it may stand in."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+from aiopypay.errors import StandInFenced, StartError
+from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged, StoreFailed
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+MARK = "balances-are-kept"
+
+
+class Node:
+    """Runs work on the store, in the order it was handed over, off the event loop.
+
+    `fenced` says why the node does not stand in: a write failed, or the store is damaged. While online the service
+    goes on all the same; but what it then books is not remembered, so a mark beside the store is removed (which
+    works on a full disk, too), and after a restart the node stands in again only once everything was read anew.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Opens the store in `directory`. Raises StoreInUse, StartError."""
+        self._mark = directory / MARK
+        try:
+            self._store = Store.open(directory)
+        except StoreFailed as failed:
+            raise StartError(f"{failed}: make room, or repair the disk, and start again") from failed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
+        self.node_id = self._store.node_id or UUID(int=0)
+        self.fenced: str | None = self._store.damage
+        if self._store.dropped:
+            logger.warning(
+                "The journal's torn last record was never acknowledged and is dropped: %s", self._store.dropped
+            )
+        if self.fenced:
+            logger.critical("The stand-in store in %s is damaged: %s", directory, self.fenced)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the store itself is damaged: then nothing is settled either, until the operator has looked."""
+        return self._store.damage is not None
+
+    @property
+    def keeps_balances(self) -> bool:
+        """Whether what it remembers has been kept by every batch since it was last read from the database."""
+        return self._mark.exists()
+
+    def start_keeping(self) -> None:
+        """From now on every batch is remembered."""
+        self._mark.touch(0o600)
+        _sync_directory(self._mark.parent)
+
+    async def run(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Returns what `work` on the store returns. Raises StandInFenced when the store fails.
+
+        Work that has begun is finished even if the caller is cancelled.
+        """
+        future = self._thread.submit(work, self._store, *args, **kwargs)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except (StoreFailed, StoreDamaged, DuplicateEntry) as error:
+            self.fence(str(error))
+            raise StandInFenced(f"This node cannot stand in: {error}") from error
+
+    def post(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Hands work over without waiting for it. What fails fences the node."""
+        self._thread.submit(work, self._store, *args, **kwargs).add_done_callback(self._look_at)
+
+    def fence(self, reason: str) -> None:
+        """From now on this node does not stand in."""
+        if self.fenced is None:
+            self.fenced = reason
+            logger.critical("This node no longer stands in: %s", reason)
+            self._mark.unlink(missing_ok=True)
+            _sync_directory(self._mark.parent)
+
+    async def close(self) -> None:
+        """Finishes what was handed over and closes the store."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        self._thread.shutdown()
+
+    def _look_at(self, future: "Future[Result]") -> None:
+        error = future.exception()
+        if error is not None:
+            self.fence(str(error) or type(error).__name__)
+
+
+def forget_balances(store: Store, directory: Path) -> None:
+    """Forgets what the accounts held: the database is right, whatever its versions say. For the operator's replay."""
+    (directory / MARK).unlink(missing_ok=True)
+    _sync_directory(directory)
+    with store.transaction(durable=True):
+        store.forget_accounts()
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,117 @@
+"""What a node reads to be able to stand in: everything, page by page."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from aiopypay.database import Connection, fetch
+from aiopypay.ledger import Currency
+from aiopypay.stand_in.records import KnownAccount, KnownUser
+
+SELECT_CURRENCIES = """
+SELECT currencies.id, description, commission, decimals,
+    min(accounts.id) FILTER (WHERE accounts.id > 0) AS commission_account_id,
+    min(accounts.id) FILTER (WHERE accounts.id < 0) AS external_account_id
+FROM currencies
+JOIN accounts ON accounts.currency_id = currencies.id AND (accounts.user_id = 1 OR accounts.id < 0)
+GROUP BY currencies.id
+ORDER BY ordinal
+"""
+
+_USERS = """
+SELECT id, username, full_name, password_hash, is_admin, is_active, coalesce(updated_at, created_at)
+FROM users
+"""
+
+_ACCOUNTS = """
+SELECT id, user_id, currency_id, amount, version, created_at, updated_at
+FROM accounts
+"""
+
+SELECT_USERS = _USERS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
+SELECT_USERS_CHANGED = _USERS + "WHERE coalesce(updated_at, created_at) > %(since)s"
+SELECT_USERS_NAMED = _USERS + "WHERE lower(username) = ANY(%(usernames)s)"
+SELECT_ACCOUNTS = _ACCOUNTS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
+SELECT_ACCOUNTS_OF_USERS = _ACCOUNTS + "WHERE user_id = ANY(%(user_ids)s)"
+SELECT_ACCOUNTS_BY_ID = _ACCOUNTS + "WHERE id = ANY(%(ids)s)"
+
+# The newest first; an order's transfers stand together.
+SELECT_ORDERS_BEFORE = """
+SELECT min(id), order_id
+FROM (
+    SELECT id, order_id FROM transfers WHERE id < %(before)s ORDER BY id DESC LIMIT %(limit)s
+) AS page
+GROUP BY order_id
+"""
+
+# Refusals, and the openings of accounts.
+SELECT_ORDERS_WITHOUT_TRANSFERS = """
+SELECT id, NOT EXISTS (SELECT FROM transfers WHERE order_id = page.id) AS is_bare
+FROM (SELECT id FROM orders WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS page
+ORDER BY id
+"""
+
+SELECT_TRANSFERS_AFTER = """
+SELECT id, order_id, from_account_id, to_account_id FROM transfers WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+"""
+
+
+async def currencies(connection: Connection) -> list[Currency]:
+    """Returns all currencies, with the accounts that the ledger needs, in the order of their creation."""
+    return [Currency(*row) for row in await fetch(connection, SELECT_CURRENCIES)]
+
+
+async def users_after(connection: Connection, user_id: int, limit: int) -> list[KnownUser]:
+    """Returns the users behind this id."""
+    return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS, {"after": user_id, "limit": limit})]
+
+
+async def users_changed(connection: Connection, since: datetime) -> list[KnownUser]:
+    """Returns the users changed since."""
+    return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_CHANGED, {"since": since})]
+
+
+async def users_named(connection: Connection, usernames: Sequence[str]) -> list[KnownUser]:
+    """Returns the users with these names, which are in lower case."""
+    return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_NAMED, {"usernames": list(usernames)})]
+
+
+async def accounts_after(connection: Connection, account_id: int, limit: int) -> list[KnownAccount]:
+    """Returns the accounts behind this id."""
+    rows = await fetch(connection, SELECT_ACCOUNTS, {"after": account_id, "limit": limit})
+    return [KnownAccount(*row) for row in rows]
+
+
+async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> list[KnownAccount]:
+    """Returns all accounts of these users."""
+    rows = await fetch(connection, SELECT_ACCOUNTS_OF_USERS, {"user_ids": list(user_ids)})
+    return [KnownAccount(*row) for row in rows]
+
+
+async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> list[KnownAccount]:
+    """Returns these accounts."""
+    return [KnownAccount(*row) for row in await fetch(connection, SELECT_ACCOUNTS_BY_ID, {"ids": list(account_ids)})]
+
+
+async def orders_before(connection: Connection, transfer_id: int, limit: int) -> tuple[list[UUID], int | None]:
+    """Returns ids of orders with transfers below this id, and the lowest of those (None: there are no more)."""
+    rows = await fetch(connection, SELECT_ORDERS_BEFORE, {"before": transfer_id, "limit": limit})
+    return [row[1] for row in rows], min((row[0] for row in rows), default=None)
+
+
+async def bare_orders_after(connection: Connection, order_id: UUID, limit: int) -> tuple[list[UUID], UUID | None]:
+    """Returns ids of orders without transfers behind this id, and where to go on (None: there are no more)."""
+    rows = await fetch(connection, SELECT_ORDERS_WITHOUT_TRANSFERS, {"after": order_id, "limit": limit})
+    return [row[0] for row in rows if row[1]], rows[-1][0] if rows else None
+
+
+async def last_transfer(connection: Connection) -> int:
+    """Returns the highest transfer id, 0 where there is none."""
+    return int((await fetch(connection, "SELECT coalesce(max(id), 0) FROM transfers"))[0][0])
+
+
+async def transfers_after(connection: Connection, transfer_id: int, limit: int) -> tuple[set[UUID], set[int], int]:
+    """Returns orders and accounts of the transfers behind this id, and the last id (this one: there are no more)."""
+    rows = await fetch(connection, SELECT_TRANSFERS_AFTER, {"after": transfer_id, "limit": limit})
+    accounts = {row[2] for row in rows} | {row[3] for row in rows}
+    return {row[1] for row in rows}, accounts, rows[-1][0] if rows else transfer_id

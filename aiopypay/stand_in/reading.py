@@ -1,0 +1,88 @@
+"""What users may read while the database is away: the money as they were told it is."""
+
+from uuid import UUID
+
+from aiopypay import money
+from aiopypay.errors import NotKnownHere
+from aiopypay.stand_in.deputy import FILLED
+from aiopypay.stand_in.records import Entry, KnownAccount
+from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountRow, CurrencyRow
+from aiopypay.store.orders import OrderRecord
+from aiopypay.store.transfers import TransferRow
+
+
+def currencies(store: Store) -> list[CurrencyRow]:
+    """Returns all currencies. Raises NotKnownHere."""
+    known = store.currencies()
+    if not known:
+        raise NotKnownHere("The database is away, and this node does not know the currencies.")
+    return [CurrencyRow(row.id, row.description, row.commission, row.decimals) for row in known]
+
+
+def accounts_of_user(store: Store, user_id: int) -> list[AccountRow]:
+    """Returns the user's accounts with their expected balances. Raises NotKnownHere."""
+    if store.setting(FILLED) != "yes":
+        raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
+    return [_row(store, known) for known in store.accounts_of_user(user_id)]
+
+
+def account(store: Store, account_id: int) -> AccountRow:
+    """Returns the account with its expected balance. Raises NotKnownHere: what is unknown here may yet exist."""
+    known = store.account(account_id)
+    if known is None or known.user_id is None:
+        raise NotKnownHere("The database is away, and this node does not know this account.")
+    return _row(store, known)
+
+
+def order(store: Store, order_id: UUID) -> OrderRecord:
+    """Returns the order's present state. Raises NotKnownHere: what is unknown here may yet exist."""
+    record = store.order(order_id)
+    if record is not None:
+        return record
+    entry = store.entry(order_id)
+    if entry is None:
+        raise NotKnownHere("The database is away, and this node does not know this order.")
+    return record_of(entry.entry, entry.state, entry.reason)
+
+
+def record_of(entry: Entry, state: str = "pending", reason: str | None = None) -> OrderRecord:
+    """Returns an order that is in the journal in the form of one that is booked; its transfers have no ids yet."""
+    placed = entry.order
+    accepted_at = placed.accepted_at
+    assert accepted_at is not None  # noqa: S101 - every entry of the journal has it
+    transfers = tuple(
+        TransferRow(
+            id=None,
+            order_id=placed.id,
+            kind=transfer.kind,
+            timestamp=None,
+            from_account_id=transfer.from_account_id,
+            to_account_id=transfer.to_account_id,
+            amount=transfer.amount,
+            comment=transfer.comment,
+            decimals=entry.decimals,
+        )
+        for transfer in entry.transfers
+        if state != "refused"
+    )
+    return OrderRecord(
+        id=placed.id,
+        user_id=placed.user_id,
+        fingerprint=placed.fingerprint,
+        status=state,
+        accepted_at=accepted_at,
+        posted_at=None,
+        reason=reason,
+        balance=entry.balance,
+        transfers=transfers,
+    )
+
+
+def _row(store: Store, known: KnownAccount) -> AccountRow:
+    decimals = {currency.id: currency.decimals for currency in store.currencies()}[known.currency_id]
+    with money.exact():
+        amount = known.amount + known.pending
+    return AccountRow(
+        known.id, known.user_id or 0, known.currency_id, amount, decimals, known.created_at, known.updated_at
+    )

@@ -1,0 +1,144 @@
+"""The way back: probe the database until it is really there, settle the journal, go online."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg2
+
+from aiopypay import migrations
+from aiopypay.database import Database
+from aiopypay.errors import DatabaseBusy, DatabaseUnavailable, Problem, StandInFenced, StartError
+from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
+from aiopypay.stand_in.store import Store
+from aiopypay.store.installation import beat
+
+PROBE_SECONDS = 0.5
+PROBE_DEADLINE_SECONDS = 1.0
+BACKOFF_MAX_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Runs as long as the service does. `waits_for` says what settling waits for, where it waits."""
+
+    def __init__(
+        self,
+        database_url: str,
+        node: Node,
+        deputy: Deputy,
+        changes: UserChanges,
+        *,
+        writers_lock: asyncio.Lock,
+        keep_days: int,
+    ) -> None:
+        # A connection of its own, and no link: this one may touch the database while nobody else does.
+        self._database = Database(database_url, connections=1)
+        self._database_url = database_url
+        self._deputy = deputy
+        self._switch: ModeSwitch = deputy.switch
+        self._node = node
+        self._lock = writers_lock
+        self._changes = changes
+        self._keep_days = keep_days
+        self._settlement = Settlement(self._database, node)
+        self.waits_for: str | None = None
+
+    async def run(self) -> None:
+        """Brings the service back online each time the database was lost; never returns."""
+        while True:
+            await self._switch.wait_until_down()
+            while not await self._is_back():  # noqa: ASYNC110 - nobody can tell us; we must look
+                await asyncio.sleep(PROBE_SECONDS)
+            self._switch.settling()
+            await self._settle_until_online()
+
+    @property
+    def refused(self) -> int:
+        """How many orders were refused at settling since the process started."""
+        return self._settlement.refused
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._database.close()
+
+    async def _is_back(self) -> bool:
+        try:
+            async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
+                heartbeat = await beat(connection)
+        except Problem as problem:
+            logger.debug("The database is not back: %s", problem)
+            return False
+        if not self._is_ours(heartbeat.installation_id):
+            return False
+        return heartbeat.newest_migration >= migrations.newest() or await self._migrate()
+
+    def _is_ours(self, installation_id: UUID) -> bool:
+        ours = self._deputy.standing.installation_id
+        if ours == installation_id:
+            return True
+        self._wait_for(f"the database is another installation ({installation_id}, not {ours}): connect the right one")
+        return False
+
+    async def _migrate(self) -> bool:
+        try:
+            await asyncio.to_thread(migrations.apply, self._database_url)
+        except (StartError, psycopg2.Error) as error:
+            self._wait_for(f"migrations could not be applied: {' '.join(str(error).split())}")
+            return False
+        return True
+
+    async def _settle_until_online(self) -> None:
+        backoff = PROBE_SECONDS
+        started, settled = time.monotonic(), 0
+        while not self._switch.is_up:
+            try:
+                settled += await self._settle_some()
+            except DatabaseUnavailable as unavailable:
+                if not isinstance(unavailable, StandInFenced):
+                    self._switch.lost(unavailable.detail)
+                    return
+                self._wait_for(unavailable.detail)
+            except DatabaseBusy as busy:
+                self._wait_for(busy.detail)
+            except SettlingStopped as stopped:
+                self._wait_for(str(stopped))
+            except Exception as error:
+                logger.exception("Settling failed")
+                self._wait_for(f"{type(error).__name__}: see the log")
+            else:
+                backoff, self.waits_for = PROBE_SECONDS, None
+                continue
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
+        logger.warning("Settled %s orders in %.1f s.", settled, time.monotonic() - started)
+
+    async def _settle_some(self) -> int:
+        """Settles a batch; the last one under the writer's lock, so that new orders wait and none is overtaken."""
+        if await self._settlement.pending() > BATCH_SIZE:
+            return await self._settlement.settle_next()
+        async with self._lock:
+            settled = await self._settlement.settle_next()
+            if await self._settlement.pending() == 0:
+                await self._changes.refresh(self._database)
+                self._deputy.note_online()
+                self._switch.online()
+                self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
+            return settled
+
+    def _wait_for(self, reason: str) -> None:
+        if reason != self.waits_for:
+            logger.error("Settling waits: %s", reason)
+            self.waits_for = reason
+
+
+def _prune(store: Store, settled_before: datetime) -> None:
+    with store.transaction(durable=False):
+        store.prune(settled_before)

@@ -1,0 +1,160 @@
+"""Settling: the journal is booked in its own order, by the same rule and the same statements as online.
+
+An outcome is marked here after it is durable in PostgreSQL. A process killed in between finds, at its next attempt,
+the orders booked under their ids, and marks them then.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from aiopypay.database import Connection, Database
+from aiopypay.errors import IdempotencyKeyReused, OrderRefused, Problem, StatementRejected, UnknownAccount
+from aiopypay.ledger import TransferOrder
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.records import JournalEntry
+from aiopypay.stand_in.store import Store
+from aiopypay.store.orders import (
+    Balance,
+    Judgement,
+    OrderRecord,
+    balances_of,
+    book_plans,
+    judge_orders,
+    record_refusals,
+)
+
+# As large as a batch online, and under the same deadline: new orders wait while the last one is settled.
+BATCH_SIZE = 200
+
+logger = logging.getLogger(__name__)
+
+
+class SettlingStopped(Exception):
+    """Settling waits for the operator; the message says for what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a batch of the journal."""
+
+    posted: Mapping[UUID, OrderRecord] = field(default_factory=dict)
+    refused: Mapping[UUID, str] = field(default_factory=dict)
+    balances: Sequence[Balance] = ()
+
+
+class Settlement:
+    """Settles the journal of one node, batch by batch. A batch may be tried again at any point: ids are looked up."""
+
+    def __init__(self, database: Database, node: Node) -> None:
+        self._database = database
+        self._node = node
+        self.refused = 0
+
+    async def pending(self) -> int:
+        """Returns how many entries are not settled."""
+        return await self._node.run(Store.pending_count)
+
+    async def settle_next(self) -> int:
+        """Settles the oldest batch and returns its size.
+
+        Raises DatabaseUnavailable, DatabaseBusy, SettlingStopped (then nothing was marked), StandInFenced.
+        """
+        entries = await self._node.run(Store.pending, BATCH_SIZE)
+        if entries:
+            try:
+                await self._settle(entries)
+            except StatementRejected:
+                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone.
+                for entry in entries:
+                    await self._settle_alone(entry)
+        return len(entries)
+
+    async def _settle_alone(self, entry: JournalEntry) -> None:
+        try:
+            await self._settle([entry])
+        except StatementRejected as rejected:
+            if rejected.sqlstate[:2] not in ("22", "23"):
+                raise SettlingStopped(
+                    f"PostgreSQL rejects entry {entry.sequence} (SQLSTATE {rejected.sqlstate}); see the log"
+                ) from rejected
+            order, reason = entry.entry.order, f"PostgreSQL rejects it (SQLSTATE {rejected.sqlstate})"
+            async with self._database.transaction() as connection:
+                await record_refusals(connection, [order], {order.id: reason})
+            await self._mark([entry], Settled(refused={order.id: reason}))
+
+    async def _settle(self, entries: Sequence[JournalEntry]) -> None:
+        remembered = await self._node.run(_versions, entries)
+        async with self._database.transaction() as connection:
+            settled = await _book(connection, [entry.entry.order for entry in entries], list(remembered))
+            _check_versions(settled.balances, remembered)
+        await self._mark(entries, settled)
+
+    async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
+        await self._node.run(_mark, entries, settled, datetime.now(UTC))
+        for order_id, reason in settled.refused.items():
+            self.refused += 1
+            logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
+
+
+async def _book(connection: Connection, orders: Sequence[TransferOrder], account_ids: Sequence[int]) -> Settled:
+    judgement = await judge_orders(connection, orders)
+    refused = _reasons(judgement)
+    posted, _ = await book_plans(connection, judgement.plans)
+    await record_refusals(connection, orders, refused)
+    known_refused = {}
+    for order in orders:
+        if order.id in judgement.known:
+            try:
+                posted[order.id] = judgement.known[order.id].answers(order.fingerprint)
+            except OrderRefused:
+                known_refused[order.id] = judgement.known[order.id].reason or ""
+            except IdempotencyKeyReused as reused:
+                known_refused[order.id] = reused.detail
+    return Settled(posted, refused | known_refused, await balances_of(connection, account_ids))
+
+
+def _reasons(judgement: Judgement) -> dict[UUID, str]:
+    for refusal in judgement.refusals.values():
+        if isinstance(refusal, UnknownAccount):
+            raise SettlingStopped(f"an account that the journal knows is not in the database: {refusal.detail}")
+    return {order_id: _reason(refusal) for order_id, refusal in judgement.refusals.items()}
+
+
+def _reason(refusal: Problem) -> str:
+    return f"{refusal.title}: {refusal.detail}"
+
+
+def _check_versions(balances: Sequence[Balance], remembered: Mapping[int, int]) -> None:
+    """A version below the remembered one: an older backup was restored, which has forgotten bookings."""
+    for balance in balances:
+        if balance.version < remembered[balance.account_id]:
+            raise SettlingStopped(
+                f"account {balance.account_id} is at version {balance.version}, but was at version "
+                f"{remembered[balance.account_id]}: an older backup was restored. Restore a newer one, or replay what "
+                "this node has kept: python -m aiopypay journal replay"
+            )
+
+
+def _versions(store: Store, entries: Sequence[JournalEntry]) -> dict[int, int]:
+    """Returns the remembered versions of all accounts that the entries touch, by id in ascending order."""
+    ids = {
+        account_id
+        for entry in entries
+        for transfer in entry.entry.transfers
+        for account_id in (transfer.from_account_id, transfer.to_account_id)
+    }
+    known = store.accounts(ids)
+    return {account_id: known[account_id].version if account_id in known else 0 for account_id in sorted(ids)}
+
+
+def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: datetime) -> None:
+    with store.transaction(durable=True):
+        store.mark_posted([entry.sequence for entry in entries if entry.entry.order.id in settled.posted], at)
+        for entry in entries:
+            if entry.entry.order.id in settled.refused:
+                store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
+        store.remember_balances(settled.balances)
+        store.remember_orders(settled.posted.values())
