@@ -11,6 +11,7 @@ Usage: ./run.sh COMMAND
   test [pytest arguments]       run the tests, on a PostgreSQL of their own
   dev                           as prod, with debug logging and restart on change
   db start|stop|status|psql     the embedded PostgreSQL alone; psql takes psql's arguments
+  bench [arguments]             measure: payments with and without the database, settling
   lint                          ruff, mypy, the import rules, and sqlfluff on the migrations
   lock [pip-compile arguments]  make the requirements files anew from setup.cfg (--upgrade for newer versions)
   cleanup                       remove what the others made, the data too, after asking
@@ -121,6 +122,12 @@ db() {
     exec .venv/bin/python -m aiopypay db "$@"
 }
 
+bench() {
+    ensure requirements-dev.txt
+    ensure_postgresql
+    exec .venv/bin/python -m bench.stand_in "$@"
+}
+
 lint() {
     ensure requirements-dev.txt
     local failed=0
@@ -191,7 +198,7 @@ cleanup() {
 command=${1:-}
 shift || true
 case "$command" in
-prod | dev | db | lint | lock | cleanup) "$command" "$@" ;;
+prod | dev | db | bench | lint | lock | cleanup) "$command" "$@" ;;
 test) tests "$@" ;;
 help | -h | --help) usage ;;
 *)

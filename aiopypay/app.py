@@ -13,7 +13,7 @@ from aiopypay.forms import BODY_BYTES_MAX
 from aiopypay.group_commit import GroupCommit
 from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
 from aiopypay.metrics import Metrics
-from aiopypay.middlewares import METRICS, MODE, count, problem_json, request_id, set_headers
+from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, request_id, set_headers
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
@@ -37,6 +37,9 @@ def create_app(settings: Settings) -> web.Application:
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
     for module in (currencies, users, accounts, transfers, orders, operation):
+        for route in module.routes:
+            if isinstance(route, web.RouteDef):
+                route.kwargs["expect_handler"] = expect
         app.add_routes(module.routes)
     app.cleanup_ctx.append(_resources)
     return app

@@ -91,11 +91,21 @@ def problem_response(
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
-    # An expectation that cannot be met is answered before any middleware.
-    set_common_headers(response, request.get(REQUEST_ID) or new_request_id())
+    set_common_headers(response, request[REQUEST_ID])
     mode = request.app[MODE].mode
     if mode is not Mode.ONLINE:
         response.headers["Aiopypay-Mode"] = "stand-in"
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Answers an Expect header: 100-continue as aiohttp does, anything else as the problem that it is."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # What aiohttp's own handler does: the answer proper has not begun.
+        request.writer.output_size = 0
+        return None
+    request[REQUEST_ID] = new_request_id()
+    return problem_response(request, errors.InvalidRequest("Expect: cannot be met", field="Expect"), status=417)
 
 
 def set_common_headers(response: web.StreamResponse, request_id: str) -> None:

@@ -109,21 +109,19 @@ async def test_it_goes_on_after_a_failure() -> None:
     assert await batcher.submit("b") == "B"
 
 
-async def test_an_unavailable_database_takes_the_queue_along() -> None:
+async def test_a_batch_in_doubt_is_nobodys_doubt_but_its_own() -> None:
     runner = Runner()
     batcher = runner.batcher(batch_size=1)
     runner.failures = [CommitInDoubt("no answer")]
     tasks = submit_all(batcher, "abc")
-    await runner.started.acquire()
-    runner.let_go()
+    runner.let_go(3)
     in_doubt, *behind = await settle(tasks)
     assert isinstance(in_doubt, CommitInDoubt)
-    # Those behind it never reached the database: for them nothing is in doubt.
-    assert [type(outcome) for outcome in behind] == [DatabaseUnavailable, DatabaseUnavailable]
-    assert runner.batches == [["a"]]
+    assert behind == ["B", "C"]
+    assert runner.batches == [["a"], ["b"], ["c"]]
 
 
-async def test_what_arrives_after_that_is_tried_again() -> None:
+async def test_it_goes_on_after_the_database_was_away() -> None:
     runner = Runner()
     batcher = runner.batcher()
     runner.failures = [DatabaseUnavailable("away")]

@@ -1,0 +1,1 @@
+"""Measurements: real server, real PostgreSQL, ratios from one run."""
