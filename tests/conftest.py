@@ -215,6 +215,8 @@ def drop_database(postgres: EmbeddedPostgres, name: str) -> None:
     connection = ledger.connect(administration_dsn(postgres))
     try:
         with connection.cursor() as cursor:
+            # A session that hangs in its authentication holds up a DROP; better an error than a run that hangs.
+            cursor.execute("SET statement_timeout = '30s'")
             deadline = time.monotonic() + 5
             while time.monotonic() < deadline:
                 cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))

@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from aiopypay.database import Connection, Database, fetch
 from aiopypay.errors import Problem, StandInFenced
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownAccount, KnownUser
 from aiopypay.stand_in.store import Store
 
@@ -31,8 +33,9 @@ class UserChanges:
     means 503, until the service is online again.
     """
 
-    def __init__(self, database: Database, node: Node, switch: ModeSwitch) -> None:
+    def __init__(self, database: Database, node: Node, switch: ModeSwitch, reads: Reads) -> None:
         self._database = database
+        self._reads = reads
         self._node = node
         self._switch = switch
         self._running: Counter[str] = Counter()
@@ -55,24 +58,28 @@ class UserChanges:
             self._running[name] -= 1
             self._refresh_soon()
 
-    async def refresh(self, database: Database) -> None:
-        """Reads the uncertain users anew. Raises what Database.transaction raises, StandInFenced."""
-        uncertain = await self._node.run(Store.uncertain)
-        names = [name for name in uncertain if not self._running[name]]
-        if not names:
-            return
-        epoch = self._switch.epoch
-        async with database.transaction() as connection:
-            await fetch(connection, LOCK_USERNAMES, {"usernames": names})
-            users = await pages.users_named(connection, names)
-            accounts = await pages.accounts_of_users(connection, [user.id for user in users])
-        if epoch == self._switch.epoch:
-            await self._node.run(_remember_certain, names, users, accounts)
+    async def refresh_before_online(self, database: Database) -> None:
+        """Reads the uncertain users anew, while the writer's lock is held and the journal is empty.
+
+        Raises what Database.transaction raises, StandInFenced.
+        """
+        await self._node.run(_remember_certain, await self._read(database))
 
     async def close(self) -> None:
         """Waits for what runs in the background."""
         if self._refresh is not None:
             await asyncio.wait({self._refresh})
+
+    async def _read(self, database: Database) -> "_Reading":
+        uncertain = await self._node.run(Store.uncertain)
+        names = [name for name in uncertain if not self._running[name]]
+        if not names:
+            return _Reading((), (), ())
+        async with database.transaction() as connection:
+            await fetch(connection, LOCK_USERNAMES, {"usernames": names})
+            users = await pages.users_named(connection, names)
+            accounts = await pages.accounts_of_users(connection, [user.id for user in users])
+        return _Reading(names, users, accounts)
 
     def _refresh_soon(self) -> None:
         if self._refresh is None and self._switch.is_up and not self._node.fenced:
@@ -80,7 +87,8 @@ class UserChanges:
 
     async def _refresh_all(self) -> None:
         try:
-            await self.refresh(self._database)
+            epoch = self._switch.epoch
+            await self._reads.remember(epoch, _remember_certain, await self._read(self._database))
         except Problem as problem:
             logger.debug("Users stay uncertain for now: %s", problem)
         finally:
@@ -92,11 +100,18 @@ def _mark_uncertain(store: Store, username: str) -> None:
         store.mark_uncertain(username)
 
 
-def _remember_certain(
-    store: Store, usernames: Iterable[str], users: Iterable[KnownUser], accounts: Iterable[KnownAccount]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Users who were uncertain, as they are now in the database; who is not among `users` does not exist."""
+
+    usernames: Sequence[str]
+    users: Sequence[KnownUser]
+    accounts: Sequence[KnownAccount]
+
+
+def _remember_certain(store: Store, reading: _Reading) -> None:
     with store.transaction(durable=False):
-        store.remember_users(users)
-        store.remember_accounts(accounts)
-        for username in usernames:
+        store.remember_users(reading.users)
+        store.remember_accounts(reading.accounts)
+        for username in reading.usernames:
             store.clear_uncertain(username)

@@ -15,14 +15,16 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.deputy import FILLED, Deputy
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownAccount, KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.transfers import LARGEST_ID
 
-PAGE = 2_000
+# Small enough that a payment behind a page in the store's queue hardly notices.
+PAGE = 500
 ORDERS_MAX = 1_000_000
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.01
 RETRY_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -31,12 +33,11 @@ Page = TypeVar("Page")
 
 
 class Fill:
-    """Reads page by page through the requests' own connections, giving way to them. What it read is remembered only
-    if the database was not lost in between: after that, the journal knows better.
-    """
+    """Reads page by page through the requests' own connections, giving way to them."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, accounts_max: int) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads, accounts_max: int) -> None:
         self._database = database
+        self._reads = reads
         self._node = node
         self._deputy = deputy
         self._accounts_max = accounts_max
@@ -114,9 +115,7 @@ class Fill:
                 continue
             if remember is None:
                 return page
-            if self._deputy.switch.is_up and epoch == self._deputy.switch.epoch:
-                # Handed over in this same turn of the loop: nothing accepted later can be behind it.
-                await self._node.run(remember, page)
+            if await self._reads.remember(epoch, remember, page):
                 await asyncio.sleep(PAUSE_SECONDS)
                 return page
 

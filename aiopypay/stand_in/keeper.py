@@ -10,6 +10,7 @@ from aiopypay.errors import Problem, StartError
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownAccount, KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat, register, release
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads) -> None:
         self._database = database
+        self._reads = reads
         self._node = node
         self._deputy = deputy
         self._seen_transfer: int | None = None
@@ -85,9 +87,8 @@ class Keeper:
             records = await find_orders(connection, list(orders))
             known = await pages.accounts_by_id(connection, list(accounts))
             known += await pages.accounts_of_users(connection, [user.id for user in users])
-        if self._deputy.switch.is_up and epoch == self._deputy.switch.epoch:
+        if await self._reads.remember(epoch, _remember, users, known, list(records.values())):
             self._seen_transfer, self._seen_at = max(self._seen_transfer, last), started
-            await self._node.run(_remember, users, known, list(records.values()))
 
 
 def _remember(store: Store, users: list[KnownUser], accounts: list[KnownAccount], records: list[OrderRecord]) -> None:

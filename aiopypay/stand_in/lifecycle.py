@@ -18,6 +18,7 @@ from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import Recovery
 from aiopypay.stand_in.store import Store
@@ -54,9 +55,10 @@ class StandIn:
         self._node = Node(settings.data_dir / DIRECTORY)
         self.writers_lock = asyncio.Lock()
         self.deputy = Deputy(self._node, switch, settings.offline)
-        self.changes = UserChanges(database, self._node, switch)
-        self._keeper = Keeper(database, self._node, self.deputy)
-        self._fill = Fill(database, self._node, self.deputy, settings.offline.accounts_max)
+        reads = Reads(self._node, switch, self.writers_lock)
+        self.changes = UserChanges(database, self._node, switch, reads)
+        self._keeper = Keeper(database, self._node, self.deputy, reads)
+        self._fill = Fill(database, self._node, self.deputy, reads, settings.offline.accounts_max)
         self._recovery = Recovery(
             settings.database_url,
             self._node,

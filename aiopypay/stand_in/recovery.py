@@ -127,7 +127,7 @@ class Recovery:
         async with self._lock:
             settled = await self._settlement.settle_next()
             if await self._settlement.pending() == 0:
-                await self._changes.refresh(self._database)
+                await self._changes.refresh_before_online(self._database)
                 self._deputy.note_online()
                 self._switch.online()
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))

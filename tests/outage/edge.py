@@ -1,16 +1,24 @@
 """What the tests of the edge share: a table to write to, orders to post, and a way to look from beside."""
 
+import asyncio
 import contextlib
+import tempfile
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from aiopypay.database import Connection, Database, fetch
 from aiopypay.errors import StatementRejected
+from aiopypay.group_commit import GroupCommit
 from aiopypay.idempotency import fingerprint, order_id
 from aiopypay.ledger import TransferOrder
+from aiopypay.settings import Settings
+from aiopypay.stand_in.lifecycle import StandIn
+from aiopypay.stand_in.mode import ModeSwitch
 
 from .postgres import PostgresServer
 
@@ -61,3 +69,38 @@ async def failing(
     if sqlstate is not None:
         assert isinstance(raised.value, StatementRejected)
         assert raised.value.sqlstate == sqlstate
+
+
+@dataclass(frozen=True)
+class EdgeNode:
+    """What posts orders, and what stands in for the database, as the service puts them together."""
+
+    group_commit: GroupCommit
+    stand_in: StandIn
+    switch: ModeSwitch
+
+
+@contextlib.asynccontextmanager
+async def running_node(database_url: str) -> AsyncIterator[EdgeNode]:
+    """A node with a data directory of its own, without HTTP in front of it."""
+    switch = ModeSwitch()
+    with tempfile.TemporaryDirectory(prefix="aiopypay-") as directory:
+        settings = Settings(database_url=database_url, data_dir=await asyncio.to_thread(_made, directory))
+        payments = Database(database_url, connections=3, link=switch)
+        others = Database(database_url, connections=3, link=switch)
+        stand_in = StandIn(settings, others, switch)
+        group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
+        await stand_in.start()
+        try:
+            yield EdgeNode(group_commit, stand_in, switch)
+        finally:
+            await group_commit.drain()
+            await stand_in.stop()
+            payments.close()
+            others.close()
+
+
+def _made(directory: str) -> Path:
+    path = Path(directory) / "var"
+    path.mkdir(mode=0o700)
+    return path
