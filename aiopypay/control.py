@@ -1,17 +1,17 @@
 """The operator's door into a running service: a Unix socket in the data directory, for its owner alone."""
 
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
+from aiopypay.stand_in.listing import JournalLine
 from aiopypay.stand_in.records import State
 
 SOCKET = "control"
@@ -47,7 +47,7 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
         os.close(directory)
 
 
-async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[dict[str, Any]] | None:
+async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
     """Returns a page of the running service's journal, None where none runs."""
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
@@ -59,7 +59,7 @@ async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[d
         async with aiohttp.ClientSession(connector=connector) as session:
             async with session.get("http://control/journal", params=query) as response:
                 response.raise_for_status()
-                return json.loads(await response.read())  # type: ignore[no-any-return]
+                return msgspec.json.decode(await response.read(), type=list[JournalLine])
     except aiohttp.ClientConnectionError:
         return None
     finally:

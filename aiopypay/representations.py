@@ -92,9 +92,14 @@ class OrderBody(msgspec.Struct):
     transfers: list[TransferBody]
 
 
+def encode_json(body: Any) -> bytes:
+    """Returns the JSON of structs, lists and dictionaries; amounts are numbers."""
+    return _ENCODER.encode(body)
+
+
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Returns a JSON response of structs, lists and dictionaries."""
-    content = _ENCODER.encode(body)
+    content = encode_json(body)
     return web.Response(body=content, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 

@@ -1,30 +1,31 @@
 """The commands about stand-in: `aiopypay journal`, `aiopypay lease`."""
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import click
-import msgspec
 
 from aiopypay.control import ask_journal
 from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
+from aiopypay.representations import encode_json
 from aiopypay.settings import Settings, read_environment
 from aiopypay.stand_in.lifecycle import DIRECTORY
-from aiopypay.stand_in.listing import journal_page
+from aiopypay.stand_in.listing import JournalLine, journal_page
 from aiopypay.stand_in.node import forget_balances
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.store import Store
 from aiopypay.store import installation
 
 REPLAYED_AT_ONCE = 500
-LINE = "{sequence:>8}  {state:<8} {order_id}  user {user_id}  {from_account_id} -> {to_account_id}  {amount}  {told}"
+LINE = (
+    "{line.sequence:>8}  {line.state:<8} {line.order_id}  user {line.user_id}  "
+    "{line.from_account_id} -> {line.to_account_id}  {line.amount}  {told}"
+)
 
 
 @click.group(invoke_without_command=True)
@@ -38,7 +39,7 @@ def journal(context: click.Context, state: State | None, as_json: bool) -> None:
     lines = 0
     for line in _lines(_settings().data_dir, state):
         lines += 1
-        click.echo(json.dumps(line) if as_json else LINE.format(**line, told=_told(line)))
+        click.echo(encode_json(line).decode() if as_json else LINE.format(line=line, told=_told(line)))
     if not as_json:
         click.echo(f"{lines} entries.")
 
@@ -83,14 +84,14 @@ def move(node_id: UUID) -> None:
     asyncio.run(_move_lease(node_id))
 
 
-def _lines(data_dir: Path, state: State | None) -> Iterator[dict[str, Any]]:
+def _lines(data_dir: Path, state: State | None) -> Iterator[JournalLine]:
     after = 0
     while page := _page(data_dir, state, after):
         yield from page
-        after = page[-1]["sequence"]
+        after = page[-1].sequence
 
 
-def _page(data_dir: Path, state: State | None, after: int) -> list[dict[str, Any]]:
+def _page(data_dir: Path, state: State | None, after: int) -> list[JournalLine]:
     answered = asyncio.run(ask_journal(data_dir, state, after))
     if answered is not None:
         return answered
@@ -98,7 +99,7 @@ def _page(data_dir: Path, state: State | None, after: int) -> list[dict[str, Any
     try:
         if store.damage:
             click.echo(f"The store is damaged: {store.damage}", err=True)
-        return json.loads(msgspec.json.encode(journal_page(store, state, after)))  # type: ignore[no-any-return]
+        return journal_page(store, state, after)
     finally:
         store.close()
 
@@ -111,10 +112,10 @@ def _open(directory: Path) -> Store:
     return Store.open(directory)
 
 
-def _told(line: dict[str, Any]) -> str:
-    if line["state"] == "pending":
-        return f"accepted {line['accepted_at']}"
-    return f"settled {line['settled_at']}" + (f": {line['reason']}" if line["reason"] else "")
+def _told(line: JournalLine) -> str:
+    if line.settled_at is None:
+        return f"accepted {line.accepted_at:%Y-%m-%d %H:%M:%S}"
+    return f"settled {line.settled_at:%Y-%m-%d %H:%M:%S}" + (f": {line.reason}" if line.reason else "")
 
 
 async def _show_lease() -> None:

@@ -23,7 +23,7 @@ class JournalLine(msgspec.Struct):
     from_account_id: int
     to_account_id: int
     amount: Decimal
-    accepted_at: datetime | None
+    accepted_at: datetime
     settled_at: datetime | None
     in_doubt: bool
     reason: str | None
@@ -36,6 +36,7 @@ def journal_page(store: Store, state: State | None, after_sequence: int) -> list
 
 def _line(entry: JournalEntry) -> JournalLine:
     order = entry.entry.order
+    assert order.accepted_at is not None  # noqa: S101 - every entry of the journal has it
     return JournalLine(
         sequence=entry.sequence,
         state=entry.state,

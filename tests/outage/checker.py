@@ -19,16 +19,21 @@ from .load import Answer, Payment
 SUPERUSER_ID = 1
 SHOWN_MAX = 20
 EXPECTED_ANSWERS = {None, 200, 202, 402, 503}
+EXPECTED_OF_FOREIGN = {None, 403, 503}
 
 
-def check(connection: PgConnection, payments: Sequence[Payment]) -> None:
-    """Fails with a list of violations, unless the ledger holds. The payments are all that were ever sent to it."""
-    found = violations(read_ledger(connection), payments)
+def check(connection: PgConnection, payments: Sequence[Payment], *, nodes: int = 1) -> None:
+    """Fails with a list of violations, unless the ledger holds. The payments are all that were ever sent to it.
+
+    With one node no accepted payment may be refused, the order of acceptance is the order of booking, and the balance
+    that was told at acceptance is the one that is booked.
+    """
+    found = violations(read_ledger(connection), payments, nodes=nodes)
     more = f"\n… and {len(found) - SHOWN_MAX} more" if len(found) > SHOWN_MAX else ""
     assert not found, f"{len(found)} violations:\n" + "\n".join(found[:SHOWN_MAX]) + more
 
 
-def violations(ledger: Ledger, payments: Sequence[Payment]) -> list[str]:
+def violations(ledger: Ledger, payments: Sequence[Payment], *, nodes: int = 1) -> list[str]:
     """Returns one line for each violation."""
     return [
         *_sums(ledger),
@@ -37,6 +42,7 @@ def violations(ledger: Ledger, payments: Sequence[Payment]) -> list[str]:
         *_commissions(ledger),
         *_receipt_balances(ledger),
         *_Clients(ledger, payments).violations(),
+        *(_OneNode(ledger, payments).violations() if nodes == 1 else ()),
     ]
 
 
@@ -167,12 +173,21 @@ class _Clients:
 
     def _unexpected(self, payment: Payment) -> Iterator[str]:
         for answer in payment.answers:
-            if answer.status not in EXPECTED_ANSWERS:
+            refused_later = answer.status == 409 and self._is_refused(payment)
+            expected = EXPECTED_OF_FOREIGN if payment.is_foreign else EXPECTED_ANSWERS
+            if answer.status not in expected and not refused_later:
                 yield f"payment {payment.comment} was answered {answer.status}: {answer.body}"
 
+    def _is_refused(self, payment: Payment) -> bool:
+        """Whether the ledger shows it as refused at settling."""
+        order_id = self._order_ids_by_key.get((payment.payer.id, payment.key)) if payment.key else None
+        return order_id is not None and self._ledger.orders[order_id].status == "refused"
+
     def _booked(self, payment: Payment) -> Iterator[str]:
-        """At most once, as it was sent, by its payer, under its key."""
+        """At most once, as it was sent, by its payer, under its key; and never with another's money."""
         booked = self._by_comment[payment.comment]
+        if payment.is_foreign and (booked or payment.acknowledgement is not None):
+            yield f"invariant 10: payment {payment.comment} spent what is not {payment.payer.username}'s"
         if len(booked) > 1:
             yield f"invariant 4: payment {payment.comment} was booked {len(booked)} times"
         for transfer in booked:
@@ -189,6 +204,10 @@ class _Clients:
             yield f"invariant 4: payment {payment.comment} was acknowledged with {first.status} and is LOST"
         elif order.status == "refused":
             yield from self._refused_later(payment, order.reason)
+        if payment.outcome is not None and order is not None:
+            told = (payment.outcome["status"], payment.outcome["reason"])
+            if told != (order.status, order.reason):
+                yield f"invariant 4: payment {payment.comment} is shown as {told}, the order is {order}"
         for answer in payment.answers:
             if answer.status == 200:
                 yield from self._receipt(payment, answer)
@@ -234,3 +253,43 @@ class _Clients:
             yield f"invariant 4: payment {payment.comment} was answered 200 and then refused: {reason}"
         if self._by_comment[payment.comment]:
             yield f"invariant 4: payment {payment.comment} is both refused and booked"
+
+
+class _OneNode:
+    """What holds as long as one node alone serves the database."""
+
+    def __init__(self, ledger: Ledger, payments: Sequence[Payment]) -> None:
+        self._ledger = ledger
+        self._payments = payments
+        self._first_transfers = {transfer.order_id: transfer.id for transfer in reversed(ledger.transfers)}
+
+    def violations(self) -> Iterator[str]:
+        for payment in self._payments:
+            for answer in payment.answers:
+                if answer.status == 202:
+                    yield from self._promise(payment, answer)
+        yield from self._order()
+
+    def _promise(self, payment: Payment, answer: Answer) -> Iterator[str]:
+        order = self._ledger.orders.get(answer.body["order_id"])
+        if order is None:
+            return
+        if order.status == "refused":
+            yield f"invariant 11: payment {payment.comment} was accepted and then refused: {order.reason}"
+        elif order.balance != answer.body["balance"]:
+            told = answer.body["balance"]
+            yield f"invariant 11: payment {payment.comment} was told the balance {told}, booked is {order.balance}"
+
+    def _order(self) -> Iterator[str]:
+        """Who was accepted before another one asked at all is booked before that one."""
+        accepted = sorted(
+            (payment.acknowledgement.ended, self._first_transfers[payment.acknowledgement.body["order_id"]], payment)
+            for payment in self._payments
+            if payment.acknowledgement is not None
+            and payment.acknowledgement.body["order_id"] in self._first_transfers
+        )
+        asked = sorted(
+            (min(answer.started for answer in payment.answers), transfer_id) for _, transfer_id, payment in accepted
+        )
+        waiting, latest = iter(accepted), (0, None)
+        ...

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,14 @@ from .waiting import Stopwatch
 ATTEMPT_SECONDS = 8
 # A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
 BACKOFF_SECONDS = 0.02
-KEYED, OVERDRAFT, DOUBLED, REPEATED = 0.9, 0.08, 0.05, 0.05
+KEYED, DOUBLED, REPEATED, FOREIGN = 0.9, 0.05, 0.05, 0.02
+# Most payments are small; some are as large as a balance, so that who has been paid before decides; some are too large.
+CENTS, WEIGHTS = ((1, 1_000), (5_000, 40_000), (50_000, 500_000)), (82, 10, 8)
+FOLLOWED = 100
+SUPERUSER_PASSWORD = "the superuser's password"
+
+# One for all clients of a test, so that what one was told can be put in order with what another sent.
+_events = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Person:
 class Answer:
     """What one attempt was told. `status` None: the connection was lost, or nothing came in time (`lost` says which).
 
-    `started` and `ended` count events, so that attempts can be told apart that overlapped.
+    `started` and `ended` count events, so that attempts can be told apart that overlapped; `ended_at` is the moment on
+    the monotonic clock.
     """
 
     started: int
@@ -50,6 +59,7 @@ class Answer:
     body: Any = None
     lost: str = ""
     seconds: float = 0.0
+    ended_at: float = 0.0
 
     @property
     def is_known(self) -> bool:
@@ -80,11 +90,23 @@ class Payment:
     comment: str
     key: str | None
     answers: list[Answer] = field(default_factory=list)
+    # What GET told of the order after the outage, where it had been accepted without the database.
+    outcome: dict[str, Any] | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the money is not the payer's: nobody may accept it, in any mode."""
+        return self.from_account_id not in self.payer.accounts
 
     @property
     def acknowledgement(self) -> Answer | None:
         """The first answer that accepted it."""
         return next((answer for answer in self.answers if answer.is_acknowledged), None)
+
+    @property
+    def accepted(self) -> Answer | None:
+        """The first answer that accepted it without the database."""
+        return next((answer for answer in self.answers if answer.status == 202), None)
 
     @property
     def is_known(self) -> bool:
@@ -116,7 +138,6 @@ class Load:
         self._seed = seed
         self._clients = clients
         self._numbers = itertools.count(1)
-        self._events = itertools.count(1)
         self._stopping = False
         self.payments: list[Payment] = []
         # How many payments had to be sent again because their outcome was unknown.
@@ -152,6 +173,30 @@ class Load:
             left = [payment for payment in unknown if not payment.is_known]
             raise AssertionError(f"{len(left)} outcomes unknown after {within_seconds} s of retrying") from None
 
+    async def follow(self, within_seconds: float = 20) -> None:
+        """Asks for orders that were accepted without the database (a sample, where they are many) until each is
+        posted or refused, and notes what it was told.
+        """
+        accepted = [payment for payment in self.payments if payment.accepted is not None]
+        sample = random.Random(f"{self._seed}/followed").sample(accepted, min(FOLLOWED, len(accepted)))
+        try:
+            async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
+                for number in range(self._clients):
+                    clients.create_task(self._follow(session, sample[number :: self._clients]))
+        except TimeoutError:
+            left = [payment for payment in sample if payment.outcome is None]
+            raise AssertionError(f"{len(left)} accepted orders without an outcome after {within_seconds} s") from None
+
+    def first_answered(self, status: int, after: float) -> float | None:
+        """When, on the monotonic clock, the first answer with this status ended after a moment; None: never."""
+        moments = (
+            answer.ended_at
+            for payment in self.payments
+            for answer in payment.answers
+            if answer.status == status and answer.ended_at >= after
+        )
+        return min(moments, default=None)
+
     def answered(self, status: int) -> int:
         """How many answers had this status so far."""
         return sum(answer.status == status for payment in self.payments for answer in payment.answers)
@@ -167,9 +212,26 @@ class Load:
         unresolved = sum(not payment.is_known for payment in self.payments)
         return f"sent {len(self.payments)}; {told}; retried {self.retried}; without a key and unknown {unresolved}"
 
+    async def _follow(self, session: aiohttp.ClientSession, payments: Sequence[Payment]) -> None:
+        for payment in payments:
+            assert payment.accepted is not None
+            while payment.outcome is None:
+                path = f"/users/{payment.payer.id}/orders/{payment.accepted.body['order_id']}"
+                try:
+                    async with session.get(self._base_url + path, headers=payment.payer.headers) as response:
+                        body = json.loads(await response.text(), parse_float=Decimal)
+                        assert response.status in (200, 503), f"{path} was answered {response.status}: {body}"
+                        if response.status == 200 and body["status"] != "pending":
+                            payment.outcome = body
+                            break
+                except (aiohttp.ClientError, OSError):
+                    # Asked again, as a client would.
+                    pass
+                await asyncio.sleep(BACKOFF_SECONDS)
+
     async def attempt(self, session: aiohttp.ClientSession, payment: Payment) -> Answer:
         """Sends the payment once more and notes the answer."""
-        started, watch = next(self._events), Stopwatch()
+        started, watch = next(_events), Stopwatch()
         status, body, lost = None, None, ""
         try:
             async with session.post(
@@ -188,7 +250,7 @@ class Load:
             lost = "timeout"
         except (aiohttp.ClientError, OSError):
             lost = "lost"
-        answer = Answer(started, next(self._events), status, body, lost, watch.seconds)
+        answer = Answer(started, next(_events), status, body, lost, watch.seconds, time.monotonic())
         payment.answers.append(answer)
         return answer
 
@@ -197,13 +259,18 @@ class Load:
         payer = generator.choice(self._people)
         from_account_id = generator.choice(list(payer.accounts))
         currency = payer.accounts[from_account_id]
+        foreign = generator.random() < FOREIGN
+        spender = generator.choice([person for person in self._people if person is not payer]) if foreign else payer
+        if foreign:
+            from_account_id = generator.choice(list(spender.accounts))
+            currency = spender.accounts[from_account_id]
         payees = [
             account_id
             for person in self._people
             for account_id in person.accounts
             if person.accounts[account_id] == currency and account_id != from_account_id
         ]
-        cents = generator.randint(50_000, 500_000) if generator.random() < OVERDRAFT else generator.randint(1, 3_000)
+        cents = generator.randint(*generator.choices(CENTS, WEIGHTS)[0])
         number = next(self._numbers)
         payment = Payment(
             payer,
@@ -235,6 +302,11 @@ class Load:
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=ATTEMPT_SECONDS)
         return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+
+
+def the_superuser() -> Person:
+    """The superuser, who spends what commissions bring in."""
+    return Person(1, "superuser", SUPERUSER_PASSWORD, {1: "USD", 2: "CNY", 3: "EUR"})
 
 
 async def register_people(base_url: str, names: Sequence[str]) -> list[Person]:

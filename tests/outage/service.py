@@ -1,5 +1,6 @@
 """The real service, `python -m aiopypay serve`, as a process that can be killed and started again."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -7,18 +8,27 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 
+from .load import SUPERUSER_PASSWORD
 from .waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 20
 STOP_SECONDS = 15
+COMMAND_SECONDS = 30
 LOG_LINES_SHOWN = 60
-SETTINGS = {"APP_SIGNUP_CREDIT": "USD:300,CNY:300,EUR:300", "APP_PASSWORD_MIN_LENGTH": "4"}
+SETTINGS = {
+    "APP_SIGNUP_CREDIT": "USD:300,CNY:300,EUR:300",
+    "APP_PASSWORD_MIN_LENGTH": "4",
+    "APP_SUPERUSER_PASSWORD": SUPERUSER_PASSWORD,
+}
+COMMAND = ("-m", "aiopypay")
 
 
 class ServiceProcess:
@@ -39,25 +49,89 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Starts the process; `wait_ready` waits until it serves."""
+    def start(
+        self, *, command: Sequence[str] = COMMAND, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Starts the process; `wait_ready` waits until it serves.
+
+        `command` stands in place of `-m aiopypay`, for launchers that prepare a fault; `environment` counts for this
+        start alone.
+        """
         assert not self.is_running()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONDEVMODE": "",
-            **self._settings,
-        }
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aiopypay", "serve"],
+                [sys.executable, *command, "serve"],
                 cwd=self._directory,
-                env=environment,
+                env={**self._environment(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs another command of the same node to its end, as its operator would."""
+        return subprocess.run(
+            [sys.executable, *COMMAND, *arguments],
+            cwd=self._directory,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+
+    async def operate(self, *arguments: str) -> str:
+        """Runs another command, which must succeed, while this test goes on; returns what it printed."""
+        ended = await asyncio.to_thread(self.run, *arguments)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def configure(self, **settings: str | None) -> None:
+        """Changes settings from the next start on; None unsets one."""
+        for name, value in settings.items():
+            self._settings.pop(name, None)
+            if value is not None:
+                self._settings[name] = value
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "PYTHONDEVMODE": "", **self._settings}
+
+    async def health(self) -> dict[str, Any]:
+        """What GET /health says."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            async with session.get(f"{self.base_url}/health") as response:
+                assert response.status == 200, await response.text()
+                body: dict[str, Any] = await response.json()
+                return body
+
+    async def wait_mode(self, mode: str, within_seconds: float = 20) -> float:
+        """Waits until /health says this mode; returns how long that took."""
+        return await self.wait_health(lambda health: health["mode"] == mode, f"the mode is {mode}", within_seconds)
+
+    async def wait_health(
+        self, holds: Callable[[dict[str, Any]], bool], what: str, within_seconds: float = 20
+    ) -> float:
+        """Waits until what /health says holds; returns how long that took."""
+        health: dict[str, Any] = {}
+
+        async def it_holds() -> bool:
+            nonlocal health
+            try:
+                health = await self.health()
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                return False
+            return holds(health)
+
+        try:
+            return await eventually(it_holds, within_seconds, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; /health says {health}") from None
+
+    async def wait_filled(self) -> None:
+        """Waits until the node remembers every user and account, so that it may stand in for all of them."""
+        await self.wait_health(lambda health: bool(health["remembered"]["complete"]), "everything is remembered")
 
     async def wait_ready(self, within_seconds: float = READY_SECONDS) -> float:
         """Waits until it answers /health; returns how long that took. Fails at once where the process has ended."""
@@ -99,6 +173,10 @@ class ServiceProcess:
         assert self.exit_status is not None
         return self.exit_status
 
+    def whole_log(self) -> str:
+        """All that it wrote, over all of its starts."""
+        return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
+
     async def terminate(self) -> None:
         """SIGTERM, and a clean exit."""
         self.send_stop()
@@ -106,7 +184,7 @@ class ServiceProcess:
 
     def log(self) -> str:
         """The last lines that it wrote, over all of its starts, and those around the first traceback."""
-        lines = self._log_file.read_text(errors="replace").splitlines() if self._log_file.exists() else []
+        lines = self.whole_log().splitlines()
         first = next((number for number, line in enumerate(lines) if line.startswith("Traceback")), len(lines))
         shown = [*lines[max(0, first - 1) : first + LOG_LINES_SHOWN], "…", *lines[-LOG_LINES_SHOWN:]]
         return "\n".join(shown if first < len(lines) - LOG_LINES_SHOWN else lines[-2 * LOG_LINES_SHOWN :])
