@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -10,12 +11,24 @@ from aiopypay.errors import InternalError, InvalidRequest
 from aiopypay.middlewares import REQUEST_ID, new_request_id, problem_response, set_common_headers
 
 CONNECTIONS_MAX = 2_000
+FILES_BESIDE = 500
 KEEPALIVE_SECONDS = 75
 STOP_PATIENCE_SECONDS = 10
 # One header may carry a long password; what is longer still is refused.
 HEADER_BYTES_MAX = 16 * 1024
 
 logger = logging.getLogger(__name__)
+
+
+def allow_files() -> None:
+    """Raises the limit of open files as far as our connections need and the system lets us.
+
+    A service that runs out of them cannot reach its database, and would take that for an outage.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + FILES_BESIDE
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 class Runner(web.AppRunner):

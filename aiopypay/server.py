@@ -13,7 +13,7 @@ from aiopypay import migrations, superuser
 from aiopypay.app import create_app
 from aiopypay.database import Database
 from aiopypay.errors import DatabaseUnavailable, StartError
-from aiopypay.http_server import Runner
+from aiopypay.http_server import Runner, allow_files
 from aiopypay.money import decimals_of
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import has_met_database
@@ -43,6 +43,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def _start(settings: Settings) -> web.AppRunner:
+    allow_files()
     await _prepare_database(settings)
     app = create_app(settings)
     runner = Runner(app)

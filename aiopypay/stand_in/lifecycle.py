@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseUnavailable, StartError
+from aiopypay.errors import Problem, StartError
 from aiopypay.settings import Settings
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
@@ -123,9 +123,10 @@ class StandIn:
         await self.deputy.recall()
         try:
             await self._keeper.register()
-        except DatabaseUnavailable as unavailable:
+        except Problem as problem:
             if self.deputy.standing.installation_id is None:
-                raise StartError(f"the first start needs the database: {unavailable.detail}") from unavailable
+                raise StartError(f"the first start needs the database: {problem.detail}") from problem
+            self._switch.lost(problem.detail)
             logger.warning("Starting without the database, from what was known.")
         if not self._node.keeps_balances:
             if await self._node.run(_is_new):

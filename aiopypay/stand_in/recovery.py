@@ -76,6 +76,10 @@ class Recovery:
         except Problem as problem:
             logger.debug("The database is not back: %s", problem)
             return False
+        except Exception:
+            # Whatever it is, looking again is all that leads back online.
+            logger.exception("The probe failed")
+            return False
         if not self._is_ours(heartbeat.installation_id):
             return False
         return heartbeat.newest_migration >= migrations.newest() or await self._migrate()

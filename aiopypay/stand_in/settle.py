@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from aiopypay.database import Connection, Database
-from aiopypay.errors import IdempotencyKeyReused, OrderRefused, Problem, StatementRejected, UnknownAccount
+from aiopypay.errors import (
+    DuplicateOrder,
+    IdempotencyKeyReused,
+    OrderRefused,
+    Problem,
+    StatementRejected,
+    UnknownAccount,
+)
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
@@ -74,6 +81,9 @@ class Settlement:
 
     async def _settle_alone(self, entry: JournalEntry) -> None:
         try:
+            await self._settle([entry])
+        except DuplicateOrder:
+            # Another node booked this id in the meantime: it is found now, and not this order's failure.
             await self._settle([entry])
         except StatementRejected as rejected:
             if rejected.sqlstate[:2] not in ("22", "23"):
