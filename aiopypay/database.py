@@ -22,11 +22,13 @@ from aiopg.sa.engine import get_dialect
 from aiopypay import errors
 from aiopypay.addresses import single_address_dsns
 from aiopypay.driver import connect
-from aiopypay.pool import Pool
+from aiopypay.pool import QUEUE_SECONDS, Pool
 
 # From asking for a connection to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
 DEADLINE_SECONDS = 1.5
 CONNECT_SECONDS = 1.0
+# For those who met the deadline to say so.
+NOTICE_SECONDS = 0.2
 
 Connection = aiopg.sa.SAConnection
 Phase = Literal["connect", "transaction", "commit"]
@@ -52,6 +54,9 @@ class Link(Protocol):
 
     def lost(self, reason: str) -> None:
         """Some statement met DatabaseUnavailable."""
+
+    async def wait_until_down(self) -> None:
+        """Returns once the database is not to be used."""
 
 
 class Database:
@@ -92,6 +97,9 @@ class Database:
                     await _commit(connection)
         except (psycopg2.Error, TimeoutError, OSError, _ServerCancel) as error:
             raise self._translated(error, phase) from error
+        except errors.Overloaded:
+            await self._raise_if_lost()
+            raise
 
     def close(self) -> None:
         """Closes every connection."""
@@ -124,6 +132,14 @@ class Database:
             except (psycopg2.OperationalError, TimeoutError) as error:
                 failure = error
         raise failure
+
+    async def _raise_if_lost(self) -> None:
+        """Tells a pool that is full because the database hangs from one that is busy: those before us find out soon."""
+        if self._link is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEADLINE_SECONDS - QUEUE_SECONDS + NOTICE_SECONDS):
+                    await self._link.wait_until_down()
+                    raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
 
     def _translated(self, error: BaseException, phase: Phase) -> errors.Problem:
         problem = translate(error, phase)
