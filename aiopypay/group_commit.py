@@ -102,7 +102,7 @@ class GroupCommit:
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
                 plan_kept = asyncio.create_task(self._deputy.keep_plan(judgement.plans))
                 try:
-                    records, balances = await book_plans(connection, judgement.plans)
+                    records, accounts = await book_plans(connection, judgement.plans)
                 finally:
                     await plan_kept
         except CommitInDoubt:
@@ -114,7 +114,7 @@ class GroupCommit:
                 await self._deputy.withdraw_plan()
             raise
         if records:
-            self._deputy.record(balances, records.values())
+            self._deputy.record(accounts, records.values())
         return _in_order(orders, {**judgement.replays(orders), **records})
 
 

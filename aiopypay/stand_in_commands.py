@@ -78,8 +78,9 @@ def lease(context: click.Context) -> None:
 def move(node_id: UUID) -> None:
     """Give the lease to another node.
 
-    Only when the node that holds it is stopped, or has no journal to settle: two nodes that stand in at the same time
-    could both spend the same money.
+    Two nodes that stand in at the same time could both spend the same money. A node that held the lease learns of the
+    move within a second while it runs online; do not start it without the database if it was stopped, or cut off, when
+    the lease was moved.
     """
     asyncio.run(_move_lease(node_id))
 

@@ -13,8 +13,9 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reads import Reads
-from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountState
 
 # Held by each change until its transaction ends, however late, and waited for by whoever reads the user anew.
 LOCK_USERNAMES = """
@@ -106,7 +107,7 @@ class _Reading:
 
     usernames: Sequence[str]
     users: Sequence[KnownUser]
-    accounts: Sequence[KnownAccount]
+    accounts: Sequence[AccountState]
 
 
 def _remember_certain(store: Store, reading: _Reading) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -16,8 +16,9 @@ from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import Entry
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
-from aiopypay.store.orders import Balance, OrderRecord
+from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
 
 logger = logging.getLogger(__name__)
@@ -114,10 +115,10 @@ class Deputy:
         logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
         return answers | {entry.order.id: entry for entry in entries}
 
-    def record(self, balances: Sequence[Balance], records: Iterable[OrderRecord]) -> None:
+    def record(self, accounts: Sequence[AccountState], records: Iterable[OrderRecord]) -> None:
         """Remembers what a batch has booked, behind the answer's back, and with it withdraws the plan."""
         if not self._node.fenced:
-            self._node.post(_record, balances, list(records))
+            self._node.post(_record, accounts, list(records))
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
         """Returns the users with these names, in lower case, by name.
@@ -141,6 +142,11 @@ class Deputy:
         """The count of hours without the database begins anew."""
         self._seconds_before = 0.0
         self._node.post(_reset_seconds)
+
+    async def forget_lease(self) -> None:
+        """From now on, over restarts too, this node does not stand in until the database gives it the lease anew."""
+        self.standing = replace(self.standing, holds_lease=False)
+        await self._node.run(_write_standing, self.standing)
 
     def note_standing(self, installation_id: UUID, lease: Lease) -> None:
         """Remembers what the database says of the lease."""
@@ -212,10 +218,10 @@ def adopt_plan(store: Store) -> list[Entry]:
     return entries
 
 
-def _record(store: Store, balances: Sequence[Balance], records: Sequence[OrderRecord]) -> None:
+def _record(store: Store, accounts: Sequence[AccountState], records: Sequence[OrderRecord]) -> None:
     with store.transaction(durable=False):
         store.withdraw_plan()
-        store.remember_balances(balances)
+        store.remember_accounts(accounts)
         store.remember_orders(records)
 
 

@@ -16,8 +16,9 @@ from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.deputy import FILLED, Deputy
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reads import Reads
-from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.transfers import LARGEST_ID
 
@@ -130,7 +131,7 @@ def _remember_users(store: Store, page: Iterable[KnownUser]) -> None:
         store.remember_users(page)
 
 
-def _remember_accounts(store: Store, page: Iterable[KnownAccount]) -> None:
+def _remember_accounts(store: Store, page: Iterable[AccountState]) -> None:
     with store.transaction(durable=False):
         store.remember_accounts(page)
 

@@ -11,8 +11,9 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reads import Reads
-from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import beat, register, release
 from aiopypay.store.orders import OrderRecord, find_orders
 
@@ -67,8 +68,14 @@ class Keeper:
             )
 
     async def release(self) -> None:
-        """Gives the lease up at a clean stop, as far as the database can be told."""
+        """Gives the lease up at a clean stop, as far as the database can be told. A node that is alone keeps it.
+
+        Forgotten here first: were it kept here and given up there, two nodes could stand in at the next outage.
+        """
+        if self._deputy.standing.nodes <= 1:
+            return
         try:
+            await self._deputy.forget_lease()
             async with self._database.transaction() as connection:
                 await release(connection, self._node.node_id)
         except Problem as problem:
@@ -91,7 +98,7 @@ class Keeper:
             self._seen_transfer, self._seen_at = max(self._seen_transfer, last), started
 
 
-def _remember(store: Store, users: list[KnownUser], accounts: list[KnownAccount], records: list[OrderRecord]) -> None:
+def _remember(store: Store, users: list[KnownUser], accounts: list[AccountState], records: list[OrderRecord]) -> None:
     with store.transaction(durable=False):
         store.remember_users(users)
         store.remember_accounts(accounts)

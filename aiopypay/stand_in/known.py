@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -11,7 +10,7 @@ import msgspec
 from aiopypay.ledger import Currency
 from aiopypay.stand_in.records import KnownAccount, KnownUser
 from aiopypay.stand_in.rows import Row, Rows
-from aiopypay.store.orders import Balance
+from aiopypay.store.accounts import AccountState
 
 SELECT_SETTING = "SELECT name, value, checksum FROM settings WHERE name = ?"
 WRITE_SETTING = "INSERT OR REPLACE INTO settings (name, value, checksum) VALUES (?, ?, ?)"
@@ -65,12 +64,13 @@ class Known(Rows):
         self._remove("settings", self._rows("settings", SELECT_SETTING, (name,)))
         self._add("settings", WRITE_SETTING, [(name, value)])
 
-    def remember_accounts(self, accounts: Iterable[KnownAccount]) -> None:
+    def remember_accounts(self, accounts: Iterable[AccountState | KnownAccount]) -> None:
         """Keeps accounts as PostgreSQL told them. An older version, or the same, never replaces what is known.
 
-        `pending` and `debit` are the journal's and are not taken from here.
+        `pending` and `debit` are the journal's and are not taken from here. An account that a batch changed is kept
+        even if nothing else is known of its owner: a page read before the batch must not come in after it.
         """
-        newest: dict[int, KnownAccount] = {}
+        newest: dict[int, AccountState | KnownAccount] = {}
         for account in accounts:
             if account.id not in newest or newest[account.id].version < account.version:
                 newest[account.id] = account
@@ -85,20 +85,6 @@ class Known(Rows):
         while rows := self._rows("accounts", SELECT_SOME_ACCOUNTS):
             self._write(DELETE_ACCOUNT, [(row[0],) for row in rows])
             self._remove("accounts", rows)
-
-    def remember_balances(self, balances: Iterable[Balance]) -> None:
-        """Keeps the balances of accounts that are known already; others wait until they are read whole."""
-        told = {balance.account_id: balance for balance in sorted(balances, key=lambda balance: balance.version)}
-        rows = self._account_rows(told)
-        known = [(self._account(row), told[account_id]) for account_id, row in rows.items()]
-        self._replace_accounts(
-            rows,
-            [
-                replace(account, amount=balance.amount, version=balance.version, updated_at=balance.updated_at)
-                for account, balance in known
-                if balance.version > account.version
-            ],
-        )
 
     def account(self, account_id: int) -> KnownAccount | None:
         """Returns an account; None when it is not known here."""
@@ -172,7 +158,7 @@ class Known(Rows):
         rows = self._rows("accounts", SELECT_ACCOUNTS, (json.dumps(list(account_ids)),))
         return {row[0]: row for row in rows}
 
-    def _replace_accounts(self, rows: Mapping[int, Row], accounts: Sequence[KnownAccount]) -> None:
+    def _replace_accounts(self, rows: Mapping[int, Row], accounts: Sequence[AccountState | KnownAccount]) -> None:
         self._remove("accounts", [rows[account.id] for account in accounts if account.id in rows])
         self._add("accounts", WRITE_ACCOUNT, [_account_row(account) for account in accounts])
 
@@ -181,7 +167,7 @@ class Known(Rows):
         return KnownAccount(*_decode_account(row[2]), pending=pending, debit=debit)
 
 
-def _account_row(account: KnownAccount) -> tuple[int, int | None, bytes]:
+def _account_row(account: AccountState | KnownAccount) -> tuple[int, int | None, bytes]:
     content = (
         account.id,
         account.user_id,

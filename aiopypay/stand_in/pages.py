@@ -6,7 +6,8 @@ from uuid import UUID
 
 from aiopypay.database import Connection, fetch
 from aiopypay.ledger import Currency
-from aiopypay.stand_in.records import KnownAccount, KnownUser
+from aiopypay.stand_in.records import KnownUser
+from aiopypay.store.accounts import AccountState
 
 SELECT_CURRENCIES = """
 SELECT currencies.id, description, commission, decimals,
@@ -76,21 +77,21 @@ async def users_named(connection: Connection, usernames: Sequence[str]) -> list[
     return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_NAMED, {"usernames": list(usernames)})]
 
 
-async def accounts_after(connection: Connection, account_id: int, limit: int) -> list[KnownAccount]:
+async def accounts_after(connection: Connection, account_id: int, limit: int) -> list[AccountState]:
     """Returns the accounts behind this id."""
     rows = await fetch(connection, SELECT_ACCOUNTS, {"after": account_id, "limit": limit})
-    return [KnownAccount(*row) for row in rows]
+    return [AccountState(*row) for row in rows]
 
 
-async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> list[KnownAccount]:
+async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> list[AccountState]:
     """Returns all accounts of these users."""
     rows = await fetch(connection, SELECT_ACCOUNTS_OF_USERS, {"user_ids": list(user_ids)})
-    return [KnownAccount(*row) for row in rows]
+    return [AccountState(*row) for row in rows]
 
 
-async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> list[KnownAccount]:
+async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> list[AccountState]:
     """Returns these accounts."""
-    return [KnownAccount(*row) for row in await fetch(connection, SELECT_ACCOUNTS_BY_ID, {"ids": list(account_ids)})]
+    return [AccountState(*row) for row in await fetch(connection, SELECT_ACCOUNTS_BY_ID, {"ids": list(account_ids)})]
 
 
 async def orders_before(connection: Connection, transfer_id: int, limit: int) -> tuple[list[UUID], int | None]:

@@ -23,11 +23,11 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import (
-    Balance,
     Judgement,
     OrderRecord,
-    balances_of,
+    account_states,
     book_plans,
     judge_orders,
     record_refusals,
@@ -49,7 +49,7 @@ class Settled:
 
     posted: Mapping[UUID, OrderRecord] = field(default_factory=dict)
     refused: Mapping[UUID, str] = field(default_factory=dict)
-    balances: Sequence[Balance] = ()
+    accounts: Sequence[AccountState] = ()
 
 
 class Settlement:
@@ -99,7 +99,7 @@ class Settlement:
         remembered = await self._node.run(_versions, entries)
         async with self._database.transaction() as connection:
             settled = await _book(connection, [entry.entry.order for entry in entries], list(remembered))
-            _check_versions(settled.balances, remembered)
+            _check_versions(settled.accounts, remembered)
         await self._mark(entries, settled)
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
@@ -123,7 +123,7 @@ async def _book(connection: Connection, orders: Sequence[TransferOrder], account
                 known_refused[order.id] = judgement.known[order.id].reason or ""
             except IdempotencyKeyReused as reused:
                 known_refused[order.id] = reused.detail
-    return Settled(posted, refused | known_refused, await balances_of(connection, account_ids))
+    return Settled(posted, refused | known_refused, await account_states(connection, account_ids))
 
 
 def _reasons(judgement: Judgement) -> dict[UUID, str]:
@@ -137,13 +137,13 @@ def _reason(refusal: Problem) -> str:
     return f"{refusal.title}: {refusal.detail}"
 
 
-def _check_versions(balances: Sequence[Balance], remembered: Mapping[int, int]) -> None:
+def _check_versions(accounts: Sequence[AccountState], remembered: Mapping[int, int]) -> None:
     """A version below the remembered one: an older backup was restored, which has forgotten bookings."""
-    for balance in balances:
-        if balance.version < remembered[balance.account_id]:
+    for account in accounts:
+        if account.version < remembered[account.id]:
             raise SettlingStopped(
-                f"account {balance.account_id} is at version {balance.version}, but was at version "
-                f"{remembered[balance.account_id]}: an older backup was restored. Restore a newer one, or replay what "
+                f"account {account.id} is at version {account.version}, but was at version "
+                f"{remembered[account.id]}: an older backup was restored. Restore a newer one, or replay what "
                 "this node has kept: python -m aiopypay journal replay"
             )
 
@@ -166,5 +166,5 @@ def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: d
         for entry in entries:
             if entry.entry.order.id in settled.refused:
                 store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
-        store.remember_balances(settled.balances)
+        store.remember_accounts(settled.accounts)
         store.remember_orders(settled.posted.values())

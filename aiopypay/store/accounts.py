@@ -56,6 +56,19 @@ class AccountRow:
     updated_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account as a transaction saw or left it. `version` is raised by every change; an external one has no user."""
+
+    id: int
+    user_id: int | None
+    currency_id: str
+    amount: Decimal
+    version: int
+    created_at: datetime
+    updated_at: datetime | None
+
+
 async def currencies(connection: Connection) -> list[CurrencyRow]:
     """Returns all currencies in the order of their creation."""
     return [CurrencyRow(*row) for row in await fetch(connection, SELECT_CURRENCIES)]

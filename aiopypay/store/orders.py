@@ -10,6 +10,7 @@ from aiopypay import errors
 from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import Account, Currency, TransferOrder
 from aiopypay.planning import PlannedOrder, changes, plan_batch
+from aiopypay.store.accounts import AccountState
 from aiopypay.store.transfers import TransferRow
 
 # NO KEY UPDATE is what an UPDATE of the balance takes itself; unlike UPDATE it lets the foreign keys of other
@@ -69,11 +70,13 @@ WITH booked_orders AS (
     FROM unnest(%(changed_ids)s::bigint[], %(changes)s::numeric[]) AS change (id, amount)
     JOIN locked ON locked.id = change.id
     WHERE accounts.id = change.id
-    RETURNING accounts.id, accounts.amount, version, updated_at
+    RETURNING accounts.id, user_id, currency_id, accounts.amount, version, created_at, updated_at
 )
-SELECT FALSE AS is_account, id, "timestamp" AS changed_at, NULL::numeric AS amount, NULL::bigint AS version FROM booked
+SELECT FALSE AS is_account, id, NULL AS user_id, NULL AS currency_id, NULL AS amount, NULL AS version,
+    NULL AS created_at, "timestamp" AS changed_at
+FROM booked
 UNION ALL
-SELECT TRUE, id, updated_at, amount, version FROM changed
+SELECT TRUE, id, user_id, currency_id, amount, version, created_at, updated_at FROM changed
 ORDER BY is_account, id
 """
 
@@ -86,8 +89,9 @@ FROM unnest(
 ) AS refused (id, user_id, idempotency_key, fingerprint, accepted_at, reason)
 """
 
-SELECT_BALANCES = """
-SELECT id, amount, version, updated_at FROM accounts WHERE id = ANY(%(ids)s)
+SELECT_ACCOUNTS = """
+SELECT id, user_id, currency_id, amount, version, created_at, updated_at
+FROM accounts WHERE id = ANY(%(ids)s)
 """
 
 INSERT_KEYED_ORDER = """
@@ -122,16 +126,6 @@ class OrderRecord:
         if self.reason is not None:
             raise errors.OrderRefused(f"Order {self.id} was refused: {self.reason}")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """An account's balance as a transaction left it."""
-
-    account_id: int
-    amount: Decimal
-    version: int
-    updated_at: datetime
 
 
 Outcome = OrderRecord | errors.Problem
@@ -174,20 +168,20 @@ async def judge_orders(connection: Connection, orders: Sequence[TransferOrder]) 
 
 async def book_plans(
     connection: Connection, plans: Sequence[PlannedOrder]
-) -> tuple[dict[UUID, OrderRecord], list[Balance]]:
-    """Writes orders and transfers and changes the balances; returns the records and the balances they led to.
+) -> tuple[dict[UUID, OrderRecord], list[AccountState]]:
+    """Writes orders and transfers and changes the balances; returns the records and the accounts as they led to.
 
     Raises DuplicateOrder when another transaction booked one of the ids in the meantime.
     """
     if not plans:
         return {}, []
     rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans))
-    balances = [Balance(row[1], row[3], row[4], row[2]) for row in rows if row[0]]
-    if len(balances) != len(changes(plans)):
+    accounts = [AccountState(*row[1:]) for row in rows if row[0]]
+    if len(accounts) != len(changes(plans)):
         # An account vanished between plan and write. The transaction must not be committed.
         raise errors.InternalError
     numbered = iter(rows)
-    return {plan.order.id: _booked(plan, [next(numbered) for _ in plan.transfers]) for plan in plans}, balances
+    return {plan.order.id: _booked(plan, [next(numbered) for _ in plan.transfers]) for plan in plans}, accounts
 
 
 async def record_refusals(connection: Connection, orders: Sequence[TransferOrder], reasons: Mapping[UUID, str]) -> None:
@@ -198,9 +192,9 @@ async def record_refusals(connection: Connection, orders: Sequence[TransferOrder
         await fetch(connection, INSERT_REFUSALS, parameters)
 
 
-async def balances_of(connection: Connection, account_ids: Sequence[int]) -> list[Balance]:
-    """Returns the balances of these accounts as they are now."""
-    return [Balance(*row) for row in await fetch(connection, SELECT_BALANCES, {"ids": list(account_ids)})]
+async def account_states(connection: Connection, account_ids: Sequence[int]) -> list[AccountState]:
+    """Returns these accounts as they are now."""
+    return [AccountState(*row) for row in await fetch(connection, SELECT_ACCOUNTS, {"ids": list(account_ids)})]
 
 
 async def find_orders(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, OrderRecord]:
@@ -255,7 +249,7 @@ def _order_parameters(orders: Sequence[TransferOrder]) -> dict[str, list[object]
 
 
 def _booked(plan: PlannedOrder, rows: Sequence[Row]) -> OrderRecord:
-    posted_at = rows[0][2]
+    posted_at = rows[0][-1]
     transfers = tuple(
         TransferRow(
             transfer_id,
@@ -268,7 +262,7 @@ def _booked(plan: PlannedOrder, rows: Sequence[Row]) -> OrderRecord:
             transfer.comment,
             plan.decimals,
         )
-        for (_, transfer_id, timestamp, *_), transfer in zip(rows, plan.transfers, strict=True)
+        for (_, transfer_id, *_, timestamp), transfer in zip(rows, plan.transfers, strict=True)
     )
     return OrderRecord(
         plan.order.id,

@@ -11,7 +11,6 @@ import pytest
 
 from aiopypay.ledger import Transfer
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged
-from aiopypay.store.orders import Balance
 from tests.unit import stand_in_samples as samples
 from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record, user
 
@@ -107,22 +106,13 @@ def test_only_a_newer_version_replaces_an_account(store: Store, version: int, am
     assert known.amount == Decimal(amount)
 
 
-def test_balances_are_kept_of_known_accounts_unless_older(store: Store) -> None:
+def test_what_a_batch_left_is_kept_of_unknown_accounts_too(store: Store) -> None:
+    read_before = account(3, "50.00", version=1)
     with store.transaction(durable=False):
-        store.remember_accounts([account(1, version=2), account(2, version=2)])
+        store.remember_accounts([account(3, "7.00", version=2)])
     with store.transaction(durable=False):
-        store.remember_balances(
-            [
-                Balance(1, Decimal("5.00"), 4, LATER),
-                Balance(1, Decimal("4.00"), 3, NOON),
-                Balance(2, Decimal("6.00"), 1, NOON),
-                Balance(3, Decimal("7.00"), 1, NOON),
-            ]
-        )
-    assert store.accounts([1, 2, 3]) == {
-        1: replace(account(1, "5.00", version=4), updated_at=LATER),
-        2: account(2, version=2),
-    }
+        store.remember_accounts([read_before])
+    assert store.account(3) == account(3, "7.00", version=2)
 
 
 def test_accounts_are_found_by_id_and_by_user(filled: Store) -> None:
