@@ -128,10 +128,12 @@ class Recovery:
         """Settles a batch; the last one under the writer's lock, so that new orders wait and none is overtaken."""
         if await self._settlement.pending() > BATCH_SIZE:
             return await self._settlement.settle_next()
+        # A fenced node goes online all the same: its memory is worth nothing until it is filled anew.
         async with self._lock:
             settled = await self._settlement.settle_next()
             if await self._settlement.pending() == 0:
-                await self._changes.refresh_before_online(self._database)
+                if self._node.fenced is None:
+                    await self._changes.refresh_before_online(self._database)
                 self._deputy.note_online()
                 self._switch.online()
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))

@@ -5,7 +5,7 @@ the orders booked under their ids, and marks them then.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -98,8 +98,7 @@ class Settlement:
     async def _settle(self, entries: Sequence[JournalEntry]) -> None:
         remembered = await self._node.run(_versions, entries)
         async with self._database.transaction() as connection:
-            settled = await _book(connection, [entry.entry.order for entry in entries], list(remembered))
-            _check_versions(settled.accounts, remembered)
+            settled = await _book(connection, [entry.entry.order for entry in entries], remembered)
         await self._mark(entries, settled)
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
@@ -109,10 +108,10 @@ class Settlement:
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
 
 
-async def _book(connection: Connection, orders: Sequence[TransferOrder], account_ids: Sequence[int]) -> Settled:
+async def _book(connection: Connection, orders: Sequence[TransferOrder], remembered: Mapping[int, int]) -> Settled:
     judgement = await judge_orders(connection, orders)
     refused = _reasons(judgement)
-    posted, _ = await book_plans(connection, judgement.plans)
+    posted, changed = await book_plans(connection, judgement.plans)
     await record_refusals(connection, orders, refused)
     known_refused = {}
     for order in orders:
@@ -123,7 +122,9 @@ async def _book(connection: Connection, orders: Sequence[TransferOrder], account
                 known_refused[order.id] = judgement.known[order.id].reason or ""
             except IdempotencyKeyReused as reused:
                 known_refused[order.id] = reused.detail
-    return Settled(posted, refused | known_refused, await account_states(connection, account_ids))
+    accounts = await account_states(connection, list(remembered))
+    _check_versions(accounts, {account.id for account in changed}, remembered)
+    return Settled(posted, refused | known_refused, accounts)
 
 
 def _reasons(judgement: Judgement) -> dict[UUID, str]:
@@ -137,14 +138,18 @@ def _reason(refusal: Problem) -> str:
     return f"{refusal.title}: {refusal.detail}"
 
 
-def _check_versions(accounts: Sequence[AccountState], remembered: Mapping[int, int]) -> None:
-    """A version below the remembered one: an older backup was restored, which has forgotten bookings."""
+def _check_versions(accounts: Sequence[AccountState], changed: Set[int], remembered: Mapping[int, int]) -> None:
+    """A version that was below the remembered one: an older backup was restored, which has forgotten bookings.
+
+    `changed` are the accounts that this transaction, which must not be committed then, has raised by one.
+    """
     for account in accounts:
-        if account.version < remembered[account.id]:
+        found = account.version - (account.id in changed)
+        if found < remembered[account.id]:
             raise SettlingStopped(
-                f"account {account.id} is at version {account.version}, but was at version "
-                f"{remembered[account.id]}: an older backup was restored. Restore a newer one, or replay what "
-                "this node has kept: python -m aiopypay journal replay"
+                f"account {account.id} is at version {found}, but was at version {remembered[account.id]}: an older "
+                "backup was restored. Restore a newer one, or stop the service and replay what this node has kept: "
+                "python -m aiopypay journal replay"
             )
 
 
