@@ -24,7 +24,7 @@ from aiopypay.addresses import single_address_dsns
 from aiopypay.driver import connect
 from aiopypay.pool import QUEUE_SECONDS, Pool
 
-# From asking for a connection to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
+# From connecting to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
 DEADLINE_SECONDS = 1.5
 CONNECT_SECONDS = 1.0
 # For those who met the deadline to say so.
@@ -72,7 +72,7 @@ class Database:
     async def transaction(self, deadline_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Connection]:
         """An explicit transaction: BEGIN on entry, COMMIT at the end, ROLLBACK where the body raises.
 
-        Everything within, waiting for a connection included, has one deadline. Never nest two on one connection.
+        Everything from connecting to the answer to COMMIT has one deadline. Never nest two on one connection.
         Raises what the module's head lists; what the body raises by itself passes unchanged.
         """
         if self._link is not None and not self._link.is_up:
@@ -84,7 +84,8 @@ class Database:
             phase = next_phase
 
         try:
-            async with asyncio.timeout(deadline_seconds), _server_cancels_told_apart():
+            # The deadline begins with the turn: waiting behind others says nothing about the database.
+            async with self._pool.slot(), asyncio.timeout(deadline_seconds), _server_cancels_told_apart():
                 async with self._acquired() as connection:
                     enter("transaction")
                     await _rolled_back_on_error(connection, "BEGIN")

@@ -31,14 +31,21 @@ def plan_batch(
     accounts: Mapping[int, Account],
     currencies: Mapping[str, Currency],
     check: Check | None = None,
+    held: Callable[[TransferOrder], bool] | None = None,
 ) -> list[PlannedOrder | Problem]:
     """Returns one plan or refusal an order, in order. A refusal changes nothing for those behind it.
 
     `accounts` are those that the orders name. Commission accounts need not be among them. `check` may refuse, by
-    raising a Problem, what the rule lets through.
+    raising a Problem, what the rule lets through. What a `held` order brings cannot be spent by those behind it.
     """
     current = dict(accounts)
-    return [_plan(order, current, currencies, check) for order in orders]
+    planned = []
+    for order in orders:
+        plan = _plan(order, current, currencies, check)
+        if isinstance(plan, PlannedOrder):
+            _book(current, plan, credit=held is None or not held(order))
+        planned.append(plan)
+    return planned
 
 
 def changes(plans: Sequence[PlannedOrder]) -> dict[int, Decimal]:
@@ -64,16 +71,22 @@ def _plan(
     except Problem as refusal:
         return refusal
     assert currency is not None  # noqa: S101 - the rule refuses orders without one
+    assert source is not None  # noqa: S101
     with money.exact():
-        for transfer in transfers:
-            _move(current, transfer)
-    balance = current[order.from_account_id].amount
+        balance = source.amount - sum((transfer.amount for transfer in transfers), Decimal(0))
     rate = currency.commission if order.commission_rate is None else order.commission_rate
     return PlannedOrder(order, transfers, balance, currency.decimals, rate)
 
 
-def _move(current: dict[int, Account], transfer: Transfer) -> None:
-    for account_id, change in ((transfer.from_account_id, -transfer.amount), (transfer.to_account_id, transfer.amount)):
-        account = current.get(account_id)
-        if account is not None:
-            current[account_id] = replace(account, amount=account.amount + change)
+def _book(current: dict[int, Account], plan: PlannedOrder, *, credit: bool) -> None:
+    with money.exact():
+        for transfer in plan.transfers:
+            _change(current, transfer.from_account_id, -transfer.amount)
+            if credit:
+                _change(current, transfer.to_account_id, transfer.amount)
+
+
+def _change(current: dict[int, Account], account_id: int, change: Decimal) -> None:
+    account = current.get(account_id)
+    if account is not None:
+        current[account_id] = replace(account, amount=account.amount + change)

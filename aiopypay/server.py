@@ -12,7 +12,7 @@ from aiohttp import web
 from aiopypay import migrations, superuser
 from aiopypay.app import create_app
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseUnavailable, StartError
+from aiopypay.errors import Problem, StartError
 from aiopypay.http_server import Runner, allow_files
 from aiopypay.money import decimals_of
 from aiopypay.settings import Settings
@@ -72,7 +72,8 @@ async def _prepare_database(settings: Settings) -> None:
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
             await _check_credit(settings)
-        except (psycopg2.OperationalError, DatabaseUnavailable) as error:
+        except (psycopg2.Error, Problem) as error:
+            # Away, starting up, read-only, busy: whatever it is, it may pass. A migration that fails is a StartError.
             reason = _one_line(error.__cause__ or error)
             if has_met_database(settings):
                 logger.warning("The database does not answer: %s", reason)

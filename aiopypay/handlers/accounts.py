@@ -66,9 +66,6 @@ async def post_account(request: web.Request, user: User, _: NoForm) -> web.Respo
             opened = _known(await open_account(connection, user.id, currency_id, None), currency_id)
         else:
             opened = await _open_once(connection, user, currency_id, key)
-            claimed = await find_orders(connection, [order_id(user.id, key)])
-    if key is not None:
-        request.app[STAND_IN].deputy.remember_orders(claimed.values())
     return json_response(account_body(opened))
 
 

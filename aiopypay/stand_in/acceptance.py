@@ -36,8 +36,13 @@ def accept(
             if seen is not None:
                 answers[order.id] = seen
         fresh = [order for order in orders if order.id not in answers]
-        planned = _plan(store, fresh, limits, seconds_down)
-        entries = [entry_of(plan, now) for plan in planned if isinstance(plan, PlannedOrder)]
+        complete = store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
+        planned = _plan(store, fresh, limits, seconds_down, complete)
+        entries = [
+            replace(entry_of(plan, now), held=_may_be_old(plan.order, complete))
+            for plan in planned
+            if isinstance(plan, PlannedOrder)
+        ]
         store.append(entries)
     accepted = iter(entries)
     for order, plan in zip(fresh, planned, strict=True):
@@ -75,16 +80,16 @@ def _seen(store: Store, order: TransferOrder) -> Answer | None:
 
 
 def _plan(
-    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, seconds_down: float
+    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, seconds_down: float, complete: bool
 ) -> list[PlannedOrder | errors.Problem]:
     ids = {account_id for order in orders for account_id in (order.from_account_id, order.to_account_id)}
     known = store.accounts(ids)
     accounts = {account.id: _as_now(account) for account in known.values() if account.user_id is not None}
     currencies = {currency.id: currency for currency in store.currencies()}
     caps = _Caps(limits, seconds_down, store.pending_count(), {account.id: account.debit for account in known.values()})
-    planned = plan_batch(orders, accounts, currencies, caps.check)
+    planned = plan_batch(orders, accounts, currencies, caps.check, lambda order: _may_be_old(order, complete))
     return [
-        _never_a_guess(store, order, accounts, plan) if isinstance(plan, errors.Problem) else plan
+        _never_a_guess(order, accounts, plan, complete) if isinstance(plan, errors.Problem) else plan
         for order, plan in zip(orders, planned, strict=True)
     ]
 
@@ -95,14 +100,18 @@ def _as_now(account: KnownAccount) -> Account:
         return Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
 
 
+def _may_be_old(order: TransferOrder, complete: bool) -> bool:
+    """Tells whether an order not seen here may have been booked before: it bears a key, and not all keys are known."""
+    return order.idempotency_key is not None and not complete
+
+
 def _never_a_guess(
-    store: Store, order: TransferOrder, accounts: dict[int, Account], refusal: errors.Problem
+    order: TransferOrder, accounts: dict[int, Account], refusal: errors.Problem, complete: bool
 ) -> errors.Problem:
     """Returns the refusal, or 503 where the node cannot tell that it is right."""
     if order.from_account_id not in accounts or order.to_account_id not in accounts:
         return errors.NotKnownHere("The database is away, and this node does not know one of the accounts.")
-    complete = store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
-    if refusal.status < 500 and order.idempotency_key is not None and not complete:
+    if refusal.status < 500 and _may_be_old(order, complete):
         return errors.NotKnownHere(
             "The database is away, and this node cannot tell whether the Idempotency-Key was used before."
         )

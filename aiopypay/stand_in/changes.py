@@ -16,6 +16,7 @@ from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountState
+from aiopypay.store.orders import OrderRecord, find_orders
 
 # Held by each change until its transaction ends, however late, and waited for by whoever reads the user anew.
 LOCK_USERNAMES = """
@@ -57,7 +58,7 @@ class UserChanges:
                 yield connection
         finally:
             self._running[name] -= 1
-            self._refresh_soon()
+            self.refresh_soon()
 
     async def refresh_before_online(self, database: Database) -> None:
         """Reads the uncertain users anew, while the writer's lock is held and the journal is empty.
@@ -75,14 +76,17 @@ class UserChanges:
         uncertain = await self._node.run(Store.uncertain)
         names = [name for name in uncertain if not self._running[name]]
         if not names:
-            return _Reading((), (), ())
+            return _Reading((), (), (), ())
         async with database.transaction() as connection:
             await fetch(connection, LOCK_USERNAMES, {"usernames": names})
             users = await pages.users_named(connection, names)
-            accounts = await pages.accounts_of_users(connection, [user.id for user in users])
-        return _Reading(names, users, accounts)
+            user_ids = [user.id for user in users]
+            accounts = await pages.accounts_of_users(connection, user_ids)
+            orders = await find_orders(connection, await pages.opening_orders_of_users(connection, user_ids))
+        return _Reading(names, users, accounts, list(orders.values()))
 
-    def _refresh_soon(self) -> None:
+    def refresh_soon(self) -> None:
+        """Reads the uncertain users anew, in the background."""
         if self._refresh is None and self._switch.is_up and not self._node.fenced:
             self._refresh = asyncio.create_task(self._refresh_all())
 
@@ -108,11 +112,13 @@ class _Reading:
     usernames: Sequence[str]
     users: Sequence[KnownUser]
     accounts: Sequence[AccountState]
+    orders: Sequence[OrderRecord]
 
 
 def _remember_certain(store: Store, reading: _Reading) -> None:
     with store.transaction(durable=False):
         store.remember_users(reading.users)
         store.remember_accounts(reading.accounts)
+        store.remember_orders(reading.orders)
         for username in reading.usernames:
             store.clear_uncertain(username)

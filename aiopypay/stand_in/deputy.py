@@ -99,18 +99,20 @@ class Deputy:
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
 
-        A node that may not stand in answers that it does not know.
+        It does so even where the node may not stand in, so that its memory follows; it then answers that it does not
+        know.
         """
         doubt = CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
         answers: dict[UUID, Answer] = {plan.order.id: doubt for plan in plans}
         if not plans:
             return answers
-        if self.fence() is not None:
-            await self.withdraw_plan()
+        if self._node.fenced:
             return answers
         try:
             entries = await self._node.run(adopt_plan)
         except StandInFenced:
+            return answers
+        if self.fence() is not None:
             return answers
         logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
         return answers | {entry.order.id: entry for entry in entries}
@@ -126,11 +128,6 @@ class Deputy:
         None stands for one who certainly does not exist, NotKnownHere for one of whom the node cannot be sure.
         """
         return await self.read(_users, usernames, self.filled)
-
-    def remember_orders(self, records: Iterable[OrderRecord]) -> None:
-        """Remembers orders that were booked outside of a batch."""
-        if not self._node.fenced:
-            self._node.post(_remember_orders, list(records))
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Returns what `work` reads from the store. Raises StandInFenced where the store is damaged."""
@@ -222,11 +219,6 @@ def _record(store: Store, accounts: Sequence[AccountState], records: Sequence[Or
     with store.transaction(durable=False):
         store.withdraw_plan()
         store.remember_accounts(accounts)
-        store.remember_orders(records)
-
-
-def _remember_orders(store: Store, records: Sequence[OrderRecord]) -> None:
-    with store.transaction(durable=False):
         store.remember_orders(records)
 
 

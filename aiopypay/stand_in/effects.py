@@ -48,7 +48,8 @@ class Effects:
                 for transfer in entry.transfers:
                     amount = sign * transfer.amount
                     self._change(transfer.from_account_id, -amount, amount)
-                    self._change(transfer.to_account_id, amount, Decimal(0))
+                    if not entry.held:
+                        self._change(transfer.to_account_id, amount, Decimal(0))
 
     def _change(self, account_id: int, change: Decimal, debit: Decimal) -> None:
         sums = self._sums.get(account_id, _NONE)

@@ -138,7 +138,7 @@ def _remember_accounts(store: Store, page: Iterable[AccountState]) -> None:
 
 def _remember_orders(store: Store, page: dict[UUID, OrderRecord]) -> None:
     with store.transaction(durable=False):
-        store.remember_orders(page.values())
+        store.remember_older_orders(page.values())
 
 
 def _set(store: Store, name: str) -> None:

@@ -52,6 +52,16 @@ class KnownOrders(Known):
         self._add("orders", WRITE_ORDER, rows)
         self._trim_orders()
 
+    def remember_older_orders(self, orders: Iterable[OrderRecord]) -> None:
+        """Keeps orders that are older than all that are known, newest first; what there is no room for is dropped."""
+        by_id = {order.id.bytes: _encode(order) for order in orders}
+        for row in self._order_rows(list(by_id)):
+            by_id.pop(row[1], None)
+        oldest = self._rows("orders", SELECT_OLDEST_ORDERS, (1,))
+        position = oldest[0][0] if oldest else 1
+        self._add("orders", WRITE_ORDER, [(position - n, *row) for n, row in enumerate(by_id.items(), start=1)])
+        self._trim_orders()
+
     def order(self, order_id: UUID) -> OrderRecord | None:
         """Returns the order of this id; None when it is not known here."""
         rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))

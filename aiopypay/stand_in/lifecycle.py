@@ -133,11 +133,15 @@ class StandIn:
                 self._node.start_keeping()
             else:
                 await self.deputy.forget_completeness()
-        if (await self._node.run(_journal))[0] and self._switch.is_up:
-            self._switch.lost("the journal is not empty")
+        if self._switch.is_up:
+            if (await self._node.run(_journal))[0]:
+                self._switch.lost("the journal is not empty")
+            else:
+                self.deputy.note_online()
 
     async def _remember_everything(self) -> None:
         await self._switch.wait_until_up()
+        self.changes.refresh_soon()
         await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
 
 

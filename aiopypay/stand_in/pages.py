@@ -34,6 +34,9 @@ SELECT_USERS_CHANGED = _USERS + "WHERE coalesce(updated_at, created_at) > %(sinc
 SELECT_USERS_NAMED = _USERS + "WHERE lower(username) = ANY(%(usernames)s)"
 SELECT_ACCOUNTS = _ACCOUNTS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
 SELECT_ACCOUNTS_OF_USERS = _ACCOUNTS + "WHERE user_id = ANY(%(user_ids)s)"
+SELECT_OPENING_ORDERS = """
+SELECT order_id FROM accounts WHERE user_id = ANY(%(user_ids)s) AND order_id IS NOT NULL
+"""
 SELECT_ACCOUNTS_BY_ID = _ACCOUNTS + "WHERE id = ANY(%(ids)s)"
 
 # The newest first; an order's transfers stand together.
@@ -87,6 +90,11 @@ async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> 
     """Returns all accounts of these users."""
     rows = await fetch(connection, SELECT_ACCOUNTS_OF_USERS, {"user_ids": list(user_ids)})
     return [AccountState(*row) for row in rows]
+
+
+async def opening_orders_of_users(connection: Connection, user_ids: Sequence[int]) -> list[UUID]:
+    """Returns the ids of the orders with an Idempotency-Key that opened accounts of these users."""
+    return [row[0] for row in await fetch(connection, SELECT_OPENING_ORDERS, {"user_ids": list(user_ids)})]
 
 
 async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> list[AccountState]:

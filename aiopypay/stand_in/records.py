@@ -46,7 +46,8 @@ class KnownUser:
 class Entry:
     """An order accepted without the database, or one whose batch was in doubt.
 
-    `balance` is the expected one of the paying account afterwards; `decimals` its currency's.
+    `balance` is the expected one of the paying account afterwards; `decimals` its currency's. `held`: it may have been
+    booked before without this node being able to tell, so nobody can spend what it brings until it is settled.
     """
 
     order: TransferOrder
@@ -54,6 +55,7 @@ class Entry:
     balance: Decimal
     decimals: int
     in_doubt: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

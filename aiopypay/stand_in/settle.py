@@ -29,6 +29,7 @@ from aiopypay.store.orders import (
     OrderRecord,
     account_states,
     book_plans,
+    find_orders,
     judge_orders,
     record_refusals,
 )
@@ -49,6 +50,7 @@ class Settled:
 
     posted: Mapping[UUID, OrderRecord] = field(default_factory=dict)
     refused: Mapping[UUID, str] = field(default_factory=dict)
+    records: Sequence[OrderRecord] = ()
     accounts: Sequence[AccountState] = ()
 
 
@@ -93,7 +95,8 @@ class Settlement:
             order, reason = entry.entry.order, f"PostgreSQL rejects it (SQLSTATE {rejected.sqlstate})"
             async with self._database.transaction() as connection:
                 await record_refusals(connection, [order], {order.id: reason})
-            await self._mark([entry], Settled(refused={order.id: reason}))
+                decided = await find_orders(connection, [order.id])
+            await self._mark([entry], Settled(refused={order.id: reason}, records=list(decided.values())))
 
     async def _settle(self, entries: Sequence[JournalEntry]) -> None:
         remembered = await self._node.run(_versions, entries)
@@ -122,9 +125,10 @@ async def _book(connection: Connection, orders: Sequence[TransferOrder], remembe
                 known_refused[order.id] = judgement.known[order.id].reason or ""
             except IdempotencyKeyReused as reused:
                 known_refused[order.id] = reused.detail
+    decided = await find_orders(connection, list(refused))
     accounts = await account_states(connection, list(remembered))
     _check_versions(accounts, {account.id for account in changed}, remembered)
-    return Settled(posted, refused | known_refused, accounts)
+    return Settled(posted, refused | known_refused, [*posted.values(), *decided.values()], accounts)
 
 
 def _reasons(judgement: Judgement) -> dict[UUID, str]:
@@ -172,4 +176,4 @@ def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: d
             if entry.entry.order.id in settled.refused:
                 store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
         store.remember_accounts(settled.accounts)
-        store.remember_orders(settled.posted.values())
+        store.remember_orders(settled.records)
