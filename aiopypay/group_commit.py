@@ -14,12 +14,12 @@ from uuid import UUID
 
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
-from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, Problem
+from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, InternalError
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.records import Entry
-from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders
+from aiopypay.store.orders import Judgement, OrderRecord, accounts_named, book_plans, judge_orders, lockable_accounts
 
 BATCH_SIZE = 200
 QUEUE_SIZE = 5_000
@@ -69,14 +69,14 @@ class GroupCommit:
         ]
 
     async def _post(self, orders: Sequence[TransferOrder]) -> list[Answer]:
-        """One transaction for all. What the database does not take whole is split until the culprit stands alone."""
+        """One transaction for all. What PostgreSQL rejects whole is split until the culprit stands alone."""
         if not self._deputy.switch.is_up:
             return await self._deputy.accept(orders)
         try:
             return await self._post_together(orders)
         except DatabaseUnavailable:
             return await self._deputy.accept(orders)
-        except Problem as failure:
+        except InternalError as failure:
             if len(orders) == 1:
                 logger.error("Order %s was not booked: %s", orders[0].id, failure)  # noqa: TRY400 - told before
                 return [failure]
@@ -84,14 +84,32 @@ class GroupCommit:
         return await self._post(orders[:half]) + await self._post(orders[half:])
 
     async def _post_together(self, orders: Sequence[TransferOrder]) -> list[Answer]:
-        failure: Problem = DatabaseBusy("The database is busy. Nothing was booked; try again.")
-        for _ in range(ATTEMPTS):
+        """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
+        answers: dict[UUID, Answer] = {}
+        waiting = list(orders)
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await self._attempt(orders)
-            except (DatabaseBusy, DuplicateOrder) as retryable:
-                # Under the same ids: an order that was booked meanwhile is found, not booked again.
-                failure = retryable
-        raise failure
+                answers |= zip((order.id for order in waiting), await self._attempt(waiting), strict=True)
+                break
+            except DuplicateOrder:
+                # Booked by another process in the meantime: looked up again, it is found.
+                if attempt == ATTEMPTS:
+                    raise
+            except DatabaseBusy as busy:
+                free = set() if attempt == ATTEMPTS else await self._free_accounts(waiting)
+                locked_out = [order for order in waiting if not free.issuperset(accounts_named(order))]
+                answers |= {order.id: busy for order in locked_out}
+                waiting = [order for order in waiting if order.id not in answers]
+                if not waiting:
+                    break
+        return _in_order(orders, answers)
+
+    async def _free_accounts(self, orders: Sequence[TransferOrder]) -> set[int]:
+        try:
+            async with self._database.transaction() as connection:
+                return await lockable_accounts(connection, orders)
+        except DatabaseBusy:
+            return set()
 
     async def _attempt(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """One transaction. Raises DatabaseUnavailable, DatabaseBusy, StatementRejected: then nothing is booked."""

@@ -47,10 +47,12 @@ class UserChanges:
     async def transaction(self, username: str) -> AsyncIterator[Connection]:
         """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises."""
         name = username.lower()
-        if self._switch.is_up and not self._node.fenced:
-            # A store that fails fences the node, not the change.
-            with contextlib.suppress(StandInFenced):
-                await self._node.run(_mark_uncertain, name)
+        if self._switch.is_up:
+            if not self._node.fenced:
+                # A store that fails fences the node, not the change.
+                with contextlib.suppress(StandInFenced):
+                    await self._node.run(_mark_uncertain, name)
+            self._node.check_may_book()
         self._running[name] += 1
         try:
             async with self._database.transaction() as connection:

@@ -86,10 +86,15 @@ class Deputy:
         return None
 
     async def keep_plan(self, plans: Sequence[PlannedOrder]) -> None:
-        """Puts a batch's plan on disk. What fails fences the node, not the batch."""
+        """Puts a batch's plan on disk. What fails fences the node, not the batch.
+
+        Raises StandInFenced where the batch must not be booked without it.
+        """
         if plans and not self._node.fenced:
             now = datetime.now(UTC)
             await self._unless_fenced(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+        if plans:
+            self._node.check_may_book()
 
     async def withdraw_plan(self) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again."""
@@ -130,9 +135,9 @@ class Deputy:
         return await self.read(_users, usernames, self.filled)
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns what `work` reads from the store. Raises StandInFenced where the store is damaged."""
-        if self._node.is_damaged:
-            raise StandInFenced(f"The database is away, and this node's store is damaged: {self._node.fenced}")
+        """Returns what `work` reads from the store. Raises StandInFenced where it is damaged or not up to date."""
+        if self._node.is_damaged or not self._node.keeps_balances:
+            raise StandInFenced(f"The database is away, and this node's memory cannot be relied upon: {self.fence()}")
         return await self._node.run(work, *args, **kwargs)
 
     def note_online(self) -> None:

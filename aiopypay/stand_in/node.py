@@ -26,6 +26,9 @@ class Node:
     `fenced` says why the node does not stand in: a write failed, or the store is damaged. While online the service
     goes on all the same; but what it then books is not remembered, so a mark beside the store is removed (which
     works on a full disk, too), and after a restart the node stands in again only once everything was read anew.
+    Where not even the mark can be removed, nothing may be booked any more: `check_may_book`.
+
+    `keeps_balances`: its memory has followed everything since it was last read from the database.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,6 +38,8 @@ class Node:
             self._store = Store.open(directory)
         except StoreFailed as failed:
             raise StartError(f"{failed}: make room, or repair the disk, and start again") from failed
+        self.keeps_balances = self._mark.exists()
+        self._is_marked = self.keeps_balances
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
@@ -50,15 +55,21 @@ class Node:
         """Whether the store itself is damaged: then nothing is settled either, until the operator has looked."""
         return self._store.damage is not None
 
-    @property
-    def keeps_balances(self) -> bool:
-        """Whether what it remembers has been kept by every batch since it was last read from the database."""
-        return self._mark.exists()
-
     def start_keeping(self) -> None:
         """From now on every batch is remembered."""
         self._mark.touch(0o600)
         _sync_directory(self._mark.parent)
+        self.keeps_balances = self._is_marked = True
+
+    def check_may_book(self) -> None:
+        """Asked before something is booked that a fenced node does not remember.
+
+        Raises StandInFenced where a restart would take this node's memory for current all the same.
+        """
+        if self.fenced is not None:
+            if self._is_marked:
+                raise StandInFenced(f"Nothing can be booked: the data directory cannot be written ({self.fenced})")
+            self.keeps_balances = False
 
     async def run(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Returns what `work` on the store returns. Raises StandInFenced when the store fails.
@@ -81,8 +92,12 @@ class Node:
         if self.fenced is None:
             self.fenced = reason
             logger.critical("This node no longer stands in: %s", reason)
-            self._mark.unlink(missing_ok=True)
-            _sync_directory(self._mark.parent)
+            try:
+                self._mark.unlink(missing_ok=True)
+                _sync_directory(self._mark.parent)
+                self._is_marked = False
+            except OSError as error:
+                logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
 
     async def close(self) -> None:
         """Finishes what was handed over and closes the store."""

@@ -6,7 +6,7 @@ the orders booked under their ids, and marks them then.
 
 import logging
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -48,8 +48,8 @@ class SettlingStopped(Exception):
 class Settled:
     """What became of a batch of the journal."""
 
-    posted: Mapping[UUID, OrderRecord] = field(default_factory=dict)
-    refused: Mapping[UUID, str] = field(default_factory=dict)
+    posted: dict[UUID, OrderRecord] = field(default_factory=dict)
+    refused: dict[UUID, str] = field(default_factory=dict)
     records: Sequence[OrderRecord] = ()
     accounts: Sequence[AccountState] = ()
 
@@ -76,9 +76,12 @@ class Settlement:
             try:
                 await self._settle(entries)
             except StatementRejected:
-                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone.
+                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone. What
+                # was booked before goes first, whole: the balances hold all of it already.
+                known = await self._settle(entries, only_known=True)
                 for entry in entries:
-                    await self._settle_alone(entry)
+                    if entry.sequence not in known:
+                        await self._settle_alone(entry)
         return len(entries)
 
     async def _settle_alone(self, entry: JournalEntry) -> None:
@@ -98,11 +101,20 @@ class Settlement:
                 decided = await find_orders(connection, [order.id])
             await self._mark([entry], Settled(refused={order.id: reason}, records=list(decided.values())))
 
-    async def _settle(self, entries: Sequence[JournalEntry]) -> None:
+    async def _settle(self, entries: Sequence[JournalEntry], *, only_known: bool = False) -> Set[int]:
+        """Settles these entries, or only those that are booked already; returns the sequences of what is settled."""
         remembered = await self._node.run(_versions, entries)
         async with self._database.transaction() as connection:
-            settled = await _book(connection, [entry.entry.order for entry in entries], remembered)
+            judgement = await judge_orders(connection, [entry.entry.order for entry in entries])
+            if only_known:
+                judgement = replace(judgement, plans=(), refusals={})
+            settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered)
         await self._mark(entries, settled)
+        return {
+            entry.sequence
+            for entry in entries
+            if entry.entry.order.id in settled.posted.keys() | settled.refused.keys()
+        }
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
         await self._node.run(_mark, entries, settled, datetime.now(UTC))
@@ -111,8 +123,9 @@ class Settlement:
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
 
 
-async def _book(connection: Connection, orders: Sequence[TransferOrder], remembered: Mapping[int, int]) -> Settled:
-    judgement = await judge_orders(connection, orders)
+async def _book(
+    connection: Connection, judgement: Judgement, orders: Sequence[TransferOrder], remembered: Mapping[int, int]
+) -> Settled:
     refused = _reasons(judgement)
     posted, changed = await book_plans(connection, judgement.plans)
     await record_refusals(connection, orders, refused)

@@ -33,6 +33,10 @@ ORDER BY account.id
 FOR NO KEY UPDATE OF account
 """
 
+LOCK_FREE_ACCOUNTS = """
+SELECT id FROM accounts WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+"""
+
 SELECT_ORDERS = """
 SELECT orders.id, orders.user_id, fingerprint, status, accepted_at, posted_at, reason, balance,
     transfers.id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment, decimals
@@ -149,6 +153,11 @@ class Judgement:
         }
 
 
+async def lockable_accounts(connection: Connection, orders: Sequence[TransferOrder]) -> set[int]:
+    """Returns which of the accounts that the orders name nobody else holds locked at this moment."""
+    return {row[0] for row in await fetch(connection, LOCK_FREE_ACCOUNTS, {"ids": _named(orders)})}
+
+
 async def judge_orders(connection: Connection, orders: Sequence[TransferOrder]) -> Judgement:
     """Locks the accounts that the orders name, looks up their ids, and asks the ledger rule. The ids differ."""
     accounts, currencies = await _lock_accounts(connection, orders)
@@ -211,11 +220,19 @@ async def claim_key(connection: Connection, order_id: UUID, user_id: int, key: s
     return bool(await fetch(connection, INSERT_KEYED_ORDER, parameters))
 
 
+def _named(orders: Sequence[TransferOrder]) -> list[int]:
+    return sorted({account_id for order in orders for account_id in accounts_named(order)})
+
+
+def accounts_named(order: TransferOrder) -> tuple[int, int]:
+    """Returns the ids of the accounts that the order names, whether they exist or not."""
+    return order.from_account_id, order.to_account_id
+
+
 async def _lock_accounts(
     connection: Connection, orders: Sequence[TransferOrder]
 ) -> tuple[dict[int, Account], dict[str, Currency]]:
-    ids = sorted({account_id for order in orders for account_id in (order.from_account_id, order.to_account_id)})
-    rows = await fetch(connection, LOCK_ACCOUNTS, {"ids": ids})
+    rows = await fetch(connection, LOCK_ACCOUNTS, {"ids": _named(orders)})
     accounts = {row[0]: Account(*row[:4]) for row in rows}
     currencies = {row[2]: Currency(row[2], *row[4:]) for row in rows}
     return accounts, currencies
