@@ -52,8 +52,12 @@ class Link(Protocol):
     def is_up(self) -> bool:
         """False: no statement touches the database."""
 
-    def lost(self, reason: str) -> None:
-        """Some statement met DatabaseUnavailable."""
+    @property
+    def epoch(self) -> int:
+        """How often the database was lost so far."""
+
+    def lost(self, reason: str, epoch: int) -> None:
+        """Some statement of a transaction that began in this epoch met DatabaseUnavailable."""
 
     async def wait_until_down(self) -> None:
         """Returns once the database is not to be used."""
@@ -77,6 +81,7 @@ class Database:
         """
         if self._link is not None and not self._link.is_up:
             raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
+        epoch = 0 if self._link is None else self._link.epoch
         phase: Phase = "connect"
 
         def enter(next_phase: Phase) -> None:
@@ -97,7 +102,7 @@ class Database:
                     enter("commit")
                     await _commit(connection)
         except (psycopg2.Error, TimeoutError, OSError, _ServerCancel) as error:
-            raise self._translated(error, phase) from error
+            raise self._translated(error, phase, epoch) from error
         except errors.Overloaded:
             await self._raise_if_lost()
             raise
@@ -142,10 +147,10 @@ class Database:
                     await self._link.wait_until_down()
                     raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
 
-    def _translated(self, error: BaseException, phase: Phase) -> errors.Problem:
+    def _translated(self, error: BaseException, phase: Phase, epoch: int) -> errors.Problem:
         problem = translate(error, phase)
         if self._link is not None and isinstance(problem, errors.DatabaseUnavailable):
-            self._link.lost(f"{phase}: {_one_line(error)}")
+            self._link.lost(f"{phase}: {_one_line(error)}", epoch)
         return problem
 
 

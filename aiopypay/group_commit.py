@@ -8,13 +8,15 @@ a task of its own.
 """
 
 import asyncio
+import copy
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
-from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, InternalError
+from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, InternalError, Problem
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
@@ -24,6 +26,8 @@ from aiopypay.store.orders import Judgement, OrderRecord, accounts_named, book_p
 BATCH_SIZE = 200
 QUEUE_SIZE = 5_000
 ATTEMPTS = 3
+# How long a batch may keep trying a database that is there but busy.
+BUSY_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ class GroupCommit:
         for order in orders:
             first.setdefault(order.id, order)
         async with self._lock:
-            answers = await self._post(list(first.values()))
+            answers = await self._post(list(first.values()), time.monotonic() + BUSY_SECONDS)
         posted = dict(zip(first, answers, strict=True))
         later = [order for order in orders if order.fingerprint != first[order.id].fingerprint]
         others = iter(await self._run(later) if later else [])
@@ -68,41 +72,45 @@ class GroupCommit:
             posted[order.id] if order.fingerprint == first[order.id].fingerprint else next(others) for order in orders
         ]
 
-    async def _post(self, orders: Sequence[TransferOrder]) -> list[Answer]:
-        """One transaction for all. What PostgreSQL rejects whole is split until the culprit stands alone."""
+    async def _post(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
+        """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.
+
+        A database that stays busy is not asked longer than `until` (monotonic): the rest is told so.
+        """
+        if not orders:
+            return []
         if not self._deputy.switch.is_up:
             return await self._deputy.accept(orders)
         try:
-            return await self._post_together(orders)
+            return await self._post_together(orders, until)
         except DatabaseUnavailable:
             return await self._deputy.accept(orders)
-        except InternalError as failure:
-            if len(orders) == 1:
-                logger.error("Order %s was not booked: %s", orders[0].id, failure)  # noqa: TRY400 - told before
-                return [failure]
+        except (DatabaseBusy, InternalError) as failure:
+            if len(orders) == 1 or (isinstance(failure, DatabaseBusy) and time.monotonic() > until):
+                logger.error("%s orders were not booked: %s", len(orders), failure)  # noqa: TRY400 - told before
+                return [copy.copy(failure) for _ in orders]
         half = len(orders) // 2
-        return await self._post(orders[:half]) + await self._post(orders[half:])
+        return await self._post(orders[:half], until) + await self._post(orders[half:], until)
 
-    async def _post_together(self, orders: Sequence[TransferOrder]) -> list[Answer]:
+    async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
-        answers: dict[UUID, Answer] = {}
-        waiting = list(orders)
-        for attempt in range(1, ATTEMPTS + 1):
+        failure: Problem = DatabaseBusy("The database is busy. Nothing was booked; try again.")
+        for _ in range(ATTEMPTS):
             try:
-                answers |= zip((order.id for order in waiting), await self._attempt(waiting), strict=True)
-                break
-            except DuplicateOrder:
+                return await self._attempt(orders)
+            except DuplicateOrder as duplicate:
                 # Booked by another process in the meantime: looked up again, it is found.
-                if attempt == ATTEMPTS:
-                    raise
+                failure = duplicate
             except DatabaseBusy as busy:
-                free = set() if attempt == ATTEMPTS else await self._free_accounts(waiting)
-                locked_out = [order for order in waiting if not free.issuperset(accounts_named(order))]
-                answers |= {order.id: busy for order in locked_out}
-                waiting = [order for order in waiting if order.id not in answers]
-                if not waiting:
-                    break
-        return _in_order(orders, answers)
+                failure = busy
+                free = await self._free_accounts(orders)
+                others = [order for order in orders if free.issuperset(accounts_named(order))]
+                if len(others) < len(orders):
+                    posted = dict(zip((order.id for order in others), await self._post(others, until), strict=True))
+                    return [posted.get(order.id) or copy.copy(busy) for order in orders]
+            if time.monotonic() > until:
+                break
+        raise failure
 
     async def _free_accounts(self, orders: Sequence[TransferOrder]) -> set[int]:
         try:

@@ -14,9 +14,10 @@ from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
 from aiopypay.representations import encode_json
 from aiopypay.settings import Settings, read_environment
+from aiopypay.stand_in.identity import forget_transfers
 from aiopypay.stand_in.lifecycle import DIRECTORY
 from aiopypay.stand_in.listing import JournalLine, journal_page
-from aiopypay.stand_in.node import forget_balances
+from aiopypay.stand_in.node import distrust
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.store import Store
 from aiopypay.store import installation
@@ -59,7 +60,9 @@ def replay() -> None:
             with store.transaction(durable=True):
                 store.reopen_posted(posted)
             reopened += len(posted)
-        forget_balances(store, directory)
+        with store.transaction(durable=True):
+            forget_transfers(store)
+        distrust(directory)
     finally:
         store.close()
     click.echo(f"{reopened} entries will be settled again at the next start.")

@@ -18,6 +18,8 @@ CREATE TABLE users (
     password_hash TEXT NOT NULL,
     is_admin BOOLEAN NOT NULL DEFAULT FALSE,
     is_active BOOLEAN NOT NULL DEFAULT TRUE,
+    -- Raised by every change, as that of accounts.
+    version BIGINT NOT NULL DEFAULT 0,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     updated_at TIMESTAMPTZ
 );
@@ -104,6 +106,9 @@ END
 $$;
 
 CREATE TRIGGER accounts_mark_change BEFORE UPDATE ON accounts
+FOR EACH ROW EXECUTE FUNCTION mark_change();
+
+CREATE TRIGGER users_mark_change BEFORE UPDATE ON users
 FOR EACH ROW EXECUTE FUNCTION mark_change();
 
 INSERT INTO currencies (id, description, commission, decimals) VALUES

@@ -32,7 +32,7 @@ async def post_user(request: web.Request, form: UserForm) -> web.Response:
     if len(form.password) < shortest:
         raise InvalidRequest(f"password: must be at least {shortest} characters long", field="password")
     password_hash = await request.app[PASSWORDS].hash(form.password)
-    async with request.app[STAND_IN].changes.transaction(form.username) as connection:
+    async with request.app[STAND_IN].changes.transaction(form.username, is_new=True) as connection:
         user_id = await add_user(connection, form.username, form.full_name, password_hash)
         if user_id is None:
             raise UsernameTaken("username: is taken", field="username")

@@ -22,11 +22,18 @@ ORDERS_TRIMMED = "orders_trimmed"
 
 
 def accept(
-    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, now: datetime, seconds_down: float
+    store: Store,
+    orders: Sequence[TransferOrder],
+    limits: OfflineSettings,
+    now: datetime,
+    seconds_down: float,
+    *,
+    is_alone: bool,
 ) -> list[Answer]:
     """Returns one answer an order, in order. What is accepted is in the journal, on disk, when this returns.
 
-    The ids of `orders` differ. Raises StoreFailed: then nothing of them is.
+    The ids of `orders` differ. `is_alone`: no other node can have booked what this one has not seen. Raises
+    StoreFailed: then nothing of them is on disk.
     """
     with store.transaction(durable=True):
         store.set_setting(SECONDS_DOWN, str(seconds_down))
@@ -36,7 +43,7 @@ def accept(
             if seen is not None:
                 answers[order.id] = seen
         fresh = [order for order in orders if order.id not in answers]
-        complete = store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
+        complete = is_alone and store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
         planned = _plan(store, fresh, limits, seconds_down, complete)
         entries = [
             replace(entry_of(plan, now), held=_may_be_old(plan.order, complete))

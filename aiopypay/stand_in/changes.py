@@ -44,14 +44,17 @@ class UserChanges:
         self._refresh: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def transaction(self, username: str) -> AsyncIterator[Connection]:
-        """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises."""
+    async def transaction(self, username: str, *, is_new: bool = False) -> AsyncIterator[Connection]:
+        """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises.
+
+        `is_new`: it adds the user, so that one who is known here stays certain, whoever asks for their name.
+        """
         name = username.lower()
         if self._switch.is_up:
             if not self._node.fenced:
                 # A store that fails fences the node, not the change.
                 with contextlib.suppress(StandInFenced):
-                    await self._node.run(_mark_uncertain, name)
+                    await self._node.run(_mark_uncertain, name, is_new)
             self._node.check_may_book()
         self._running[name] += 1
         try:
@@ -60,6 +63,8 @@ class UserChanges:
                 yield connection
         finally:
             self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
             self.refresh_soon()
 
     async def refresh_before_online(self, database: Database) -> None:
@@ -75,17 +80,18 @@ class UserChanges:
             await asyncio.wait({self._refresh})
 
     async def _read(self, database: Database) -> "_Reading":
+        epoch = self._switch.epoch
         uncertain = await self._node.run(Store.uncertain)
-        names = [name for name in uncertain if not self._running[name]]
+        names = [name for name in uncertain if name not in self._running]
         if not names:
-            return _Reading((), (), (), ())
+            return _Reading(epoch, (), (), (), ())
         async with database.transaction() as connection:
             await fetch(connection, LOCK_USERNAMES, {"usernames": names})
             users = await pages.users_named(connection, names)
             user_ids = [user.id for user in users]
             accounts = await pages.accounts_of_users(connection, user_ids)
             orders = await find_orders(connection, await pages.opening_orders_of_users(connection, user_ids))
-        return _Reading(names, users, accounts, list(orders.values()))
+        return _Reading(epoch, names, users, accounts, list(orders.values()))
 
     def refresh_soon(self) -> None:
         """Reads the uncertain users anew, in the background."""
@@ -94,15 +100,19 @@ class UserChanges:
 
     async def _refresh_all(self) -> None:
         try:
-            epoch = self._switch.epoch
-            await self._reads.remember(epoch, _remember_certain, await self._read(self._database))
+            # Again, until nobody is left out who was still changing while the others were read.
+            while (reading := await self._read(self._database)).usernames:
+                if not await self._reads.remember(reading.epoch, _remember_certain, reading):
+                    return
         except Problem as problem:
             logger.debug("Users stay uncertain for now: %s", problem)
         finally:
             self._refresh = None
 
 
-def _mark_uncertain(store: Store, username: str) -> None:
+def _mark_uncertain(store: Store, username: str, is_new: bool) -> None:
+    if is_new and store.user_by_name(username) is not None:
+        return
     with store.transaction(durable=True):
         store.mark_uncertain(username)
 
@@ -111,6 +121,7 @@ def _mark_uncertain(store: Store, username: str) -> None:
 class _Reading:
     """Users who were uncertain, as they are now in the database; who is not among `users` does not exist."""
 
+    epoch: int
     usernames: Sequence[str]
     users: Sequence[KnownUser]
     accounts: Sequence[AccountState]

@@ -12,10 +12,11 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN, Answer, accept, entry_of
+from aiopypay.stand_in.identity import last_transfer, note_transfers
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import Entry
-from aiopypay.stand_in.store import Store
+from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.orders import OrderRecord
@@ -52,31 +53,41 @@ class Deputy:
         self.standing = Standing(None, holds_lease=False, nodes=1)
         # Whether every user and account is remembered; until then an unknown one proves nothing.
         self.filled = False
+        # Why the operator must look before anything goes on: a foreign database, an older backup.
+        self.blocked: str | None = None
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
         self.standing, self._seconds_before, self.filled = await self._node.run(_recall)
 
-    async def forget_completeness(self) -> None:
-        """What is remembered has gaps: until it is read anew, what is unknown here proves nothing."""
+    async def forget_memory(self) -> None:
+        """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
-        await self._node.run(_forget_completeness)
+        await self._node.run(_forget_memory)
+        self._node.start_keeping()
+
+    async def last_transfer(self) -> int:
+        """Returns the highest id of a transfer that this node knows as booked."""
+        return await self._node.run(last_transfer)
 
     async def accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """Returns one answer an order: the journal's entry, what was booked before, or the problem. The ids differ."""
         refusal = self.fence()
         if refusal is not None:
-            return [StandInFenced(f"The database is away, and this node does not stand in: {refusal}")] * len(orders)
+            told = f"The database is away, and this node does not stand in: {refusal}"
+            return [StandInFenced(told) for _ in orders]
         seconds = self._seconds_before + self.switch.seconds_down
         try:
-            return await self._node.run(accept, orders, self._limits, datetime.now(UTC), seconds)
+            return await self._node.run(
+                accept, orders, self._limits, datetime.now(UTC), seconds, is_alone=self.standing.nodes == 1
+            )
         except StandInFenced as fenced:
-            return [fenced] * len(orders)
+            return [StandInFenced(fenced.detail) for _ in orders]
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""
-        if self._node.fenced:
-            return self._node.fenced
+        if self._node.fenced or self.blocked:
+            return self._node.fenced or self.blocked
         if self.standing.installation_id is None or not self._node.keeps_balances:
             return "it has not yet read the balances from the database"
         if not self.standing.holds_lease:
@@ -97,9 +108,12 @@ class Deputy:
             self._node.check_may_book()
 
     async def withdraw_plan(self) -> None:
-        """Takes the plan of a batch that was certainly not booked off the disk again."""
+        """Takes the plan of a batch that was certainly not booked off the disk again.
+
+        Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
+        """
         if not self._node.fenced:
-            await self._unless_fenced(_withdraw_plan)
+            await self._node.run(_withdraw_plan)
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
@@ -188,8 +202,10 @@ def _user(store: Store, username: str, filled: bool) -> User | Exception | None:
     return User(known.id, known.username, known.full_name, known.password_hash, known.is_admin, known.is_active)
 
 
-def _forget_completeness(store: Store) -> None:
+def _forget_memory(store: Store) -> None:
     with store.transaction(durable=True):
+        store.forget_accounts()
+        store.forget_users()
         store.set_setting(FILLED, "no")
         store.set_setting(KEYS_COMPLETE, "no")
 
@@ -202,6 +218,8 @@ def _write_standing(store: Store, standing: Standing) -> None:
 
 
 def _write_plan(store: Store, entries: list[Entry]) -> None:
+    if store.plan():
+        raise StoreFailed("what the last batch booked could not be written")
     with store.transaction(durable=True):
         store.write_plan(entries)
 
@@ -225,6 +243,7 @@ def _record(store: Store, accounts: Sequence[AccountState], records: Sequence[Or
         store.withdraw_plan()
         store.remember_accounts(accounts)
         store.remember_orders(records)
+        note_transfers(store, records)
 
 
 def _reset_seconds(store: Store) -> None:

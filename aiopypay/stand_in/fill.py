@@ -100,7 +100,6 @@ class Fill:
             return
         await self._node.run(_set, FILLED)
         self._deputy.filled = True
-        self._node.start_keeping()
 
     async def _page(
         self, read: Callable[[Connection], Awaitable[Page]], remember: Callable[[Store, Page], None] | None = None

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import datetime, timedelta
 
+from aiopypay import migrations
 from aiopypay.database import Database
-from aiopypay.errors import Problem, StartError
+from aiopypay.errors import Problem
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
@@ -18,10 +19,11 @@ from aiopypay.store.installation import beat, register, release
 from aiopypay.store.orders import OrderRecord, find_orders
 
 TURN_SECONDS = 1.0
-# Transfers of other nodes become visible out of the order of their ids: each turn looks back that far.
-OVERLAP_TRANSFERS = 2_000
+# What other nodes write becomes visible out of the order of ids and times: each turn looks back that far.
+OVERLAP_IDS = 10_000
+OVERLAP_ACCOUNTS = 500
 OVERLAP = timedelta(seconds=10)
-PAGE = 5_000
+PAGE = 20_000
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ class Keeper:
         self._reads = reads
         self._node = node
         self._deputy = deputy
-        self._seen_transfer: int | None = None
-        self._seen_at = datetime.now(UTC)
+        # The last transfer and account seen, and when, by the database's clock.
+        self._seen: tuple[int, int, datetime] | None = None
 
     async def run(self) -> None:
         """Takes turns; never returns."""
@@ -52,20 +54,20 @@ class Keeper:
                     logger.exception("The keeper skips a turn")
 
     async def register(self) -> None:
-        """Registers the node and takes the lease where it is free. Raises DatabaseUnavailable."""
+        """Registers the node and takes the lease where it is free.
+
+        A database that is not the one this node knows, or has forgotten something, or is to be migrated first, counts
+        as lost: recovery sees to it, or tells the operator. Raises what Database.transaction raises.
+        """
+        known = await self._deputy.last_transfer()
         async with self._database.transaction() as connection:
             heartbeat = await beat(connection)
-            self._check(heartbeat.installation_id)
-            lease = await register(connection, self._node.node_id)
-        self._deputy.note_standing(heartbeat.installation_id, lease)
-
-    def _check(self, installation_id: UUID) -> None:
-        ours = self._deputy.standing.installation_id
-        if ours not in (None, installation_id):
-            raise StartError(
-                f"the database is installation {installation_id}, but this data directory belongs to {ours}: connect "
-                "the right database, or move the directory stand-in in it away"
-            )
+            trouble = trouble_with(heartbeat, self._deputy.standing.installation_id, known)
+            lease = None if trouble else await register(connection, self._node.node_id)
+        if trouble or heartbeat.newest_migration < migrations.newest():
+            self._deputy.switch.lost(trouble or "migrations are outstanding")
+        if lease is not None:
+            self._deputy.note_standing(heartbeat.installation_id, lease)
 
     async def release(self) -> None:
         """Gives the lease up at a clean stop, as far as the database can be told. A node that is alone keeps it.
@@ -82,20 +84,23 @@ class Keeper:
             logger.warning("The stand-in lease is kept: %s", problem)
 
     async def _follow(self) -> None:
-        """Remembers what the other nodes have changed: accounts by version, users by the time of their change."""
+        """Remembers what the other nodes have changed: accounts and users by version, orders by id."""
         epoch = self._deputy.switch.epoch
-        started = datetime.now(UTC)
         async with self._database.transaction() as connection:
-            if self._seen_transfer is None:
-                self._seen_transfer = await pages.last_transfer(connection)
-            after = max(0, self._seen_transfer - OVERLAP_TRANSFERS)
-            orders, accounts, last = await pages.transfers_after(connection, after, PAGE)
-            users = await pages.users_changed(connection, self._seen_at - OVERLAP)
+            now = await pages.now(connection)
+            if self._seen is None:
+                self._seen = (*await pages.last_ids(connection), now)
+            seen_transfer, seen_account, seen_at = self._seen
+            after = max(0, seen_transfer - OVERLAP_IDS)
+            orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
+            users = await pages.users_changed(connection, seen_at - OVERLAP)
+            opened = await pages.accounts_after(connection, max(0, seen_account - OVERLAP_ACCOUNTS), PAGE)
             records = await find_orders(connection, list(orders))
-            known = await pages.accounts_by_id(connection, list(accounts))
-            known += await pages.accounts_of_users(connection, [user.id for user in users])
-        if await self._reads.remember(epoch, _remember, users, known, list(records.values())):
-            self._seen_transfer, self._seen_at = max(self._seen_transfer, last), started
+            accounts = opened + await pages.accounts_by_id(connection, list(account_ids))
+            accounts += await pages.accounts_of_users(connection, [user.id for user in users])
+        if await self._reads.remember(epoch, _remember, users, accounts, list(records.values())):
+            last_account = max((account.id for account in opened), default=seen_account)
+            self._seen = (max(seen_transfer, last_transfer), max(seen_account, last_account), now)
 
 
 def _remember(store: Store, users: list[KnownUser], accounts: list[AccountState], records: list[OrderRecord]) -> None:

@@ -30,6 +30,8 @@ SELECT_SOME_ACCOUNTS = "SELECT id, user_id, content, checksum FROM accounts ORDE
 DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
 
 SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
+SELECT_SOME_USERS = "SELECT id, name, content, checksum FROM users ORDER BY id LIMIT 5000"
+DELETE_USER = "DELETE FROM users WHERE id = ?"
 SELECT_USERS_BY_NAME = "SELECT id, name, content, checksum FROM users WHERE name = ? ORDER BY id"
 WRITE_USER = """
 INSERT INTO users (id, name, content, checksum) VALUES (?, ?, ?, ?)
@@ -86,6 +88,12 @@ class Known(Rows):
             self._write(DELETE_ACCOUNT, [(row[0],) for row in rows])
             self._remove("accounts", rows)
 
+    def forget_users(self) -> None:
+        """Forgets all users."""
+        while rows := self._rows("users", SELECT_SOME_USERS):
+            self._write(DELETE_USER, [(row[0],) for row in rows])
+            self._remove("users", rows)
+
     def account(self, account_id: int) -> KnownAccount | None:
         """Returns an account; None when it is not known here."""
         return self.accounts([account_id]).get(account_id)
@@ -102,11 +110,11 @@ class Known(Rows):
         """Keeps users as PostgreSQL told them. One changed earlier than what is known never replaces it."""
         newest: dict[int, KnownUser] = {}
         for user in users:
-            if user.id not in newest or newest[user.id].changed_at <= user.changed_at:
+            if user.id not in newest or newest[user.id].version <= user.version:
                 newest[user.id] = user
         rows = {row[0]: row for row in self._rows("users", SELECT_USERS, (json.dumps(list(newest)),))}
         for user_id, row in rows.items():
-            if _decode_user(row[2]).changed_at > newest[user_id].changed_at:
+            if _decode_user(row[2]).version > newest[user_id].version:
                 del newest[user_id]
         self._remove("users", [row for user_id, row in rows.items() if user_id in newest])
         self._add("users", WRITE_USER, [(user.id, user.username.lower(), _encode(user)) for user in newest.values()])

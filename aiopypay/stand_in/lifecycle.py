@@ -1,6 +1,7 @@
 """The stand-in from start to stop: which mode the node starts in, what runs beside the requests, what it reports."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from aiopypay.database import Database
-from aiopypay.errors import Problem, StartError
+from aiopypay.errors import Problem, StandInFenced, StartError
 from aiopypay.settings import Settings
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
@@ -97,6 +98,7 @@ class StandIn:
     async def report(self) -> Report:
         """Returns the node's state."""
         pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
+        uncertain = 0 if self._node.is_damaged else len(await self._node.run(Store.uncertain))
         return Report(
             mode=self._switch.mode,
             since=self._switch.since,
@@ -111,6 +113,7 @@ class StandIn:
                 "users": self._fill.users,
                 "accounts": self._fill.accounts,
                 "orders": self._fill.orders,
+                "uncertain": uncertain,
             },
         )
 
@@ -128,11 +131,10 @@ class StandIn:
                 raise StartError(f"the first start needs the database: {problem.detail}") from problem
             self._switch.lost(problem.detail)
             logger.warning("Starting without the database, from what was known.")
-        if not self._node.keeps_balances:
-            if await self._node.run(_is_new):
-                self._node.start_keeping()
-            else:
-                await self.deputy.forget_completeness()
+        # What may have changed behind this node's back is not relied upon: it is forgotten, and read anew.
+        if not self._node.keeps_balances or (self._switch.is_up and self.deputy.standing.nodes > 1):
+            with contextlib.suppress(StandInFenced):
+                await self.deputy.forget_memory()
         if self._switch.is_up:
             if (await self._node.run(_journal))[0]:
                 self._switch.lost("the journal is not empty")
@@ -168,10 +170,6 @@ def _adopt_plan_of_last_run(store: Store) -> None:
 def _journal(store: Store) -> tuple[int, datetime | None]:
     oldest = store.oldest_pending()
     return store.pending_count(), oldest.entry.order.accepted_at if oldest else None
-
-
-def _is_new(store: Store) -> bool:
-    return store.counts() == (0, 0)
 
 
 def _knows_keys(store: Store) -> bool:

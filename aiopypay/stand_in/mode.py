@@ -42,9 +42,12 @@ class ModeSwitch:
         """For how long this process has been without the database; by the monotonic clock, whatever the date says."""
         return 0.0 if self._down_at is None else time.monotonic() - self._down_at
 
-    def lost(self, reason: str) -> None:
-        """The database did not answer. From now on no request touches it."""
-        if self.mode is Mode.STAND_IN:
+    def lost(self, reason: str, epoch: int | None = None) -> None:
+        """The database did not answer. From now on no request touches it.
+
+        `epoch` is the one in which the attempt began: what began before an outage that is over says nothing new.
+        """
+        if self.mode is Mode.STAND_IN or epoch not in (None, self.epoch):
             return
         if self._down_at is None:
             self._down_at = time.monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,7 @@ class Node:
             raise StartError(f"{failed}: make room, or repair the disk, and start again") from failed
         self.keeps_balances = self._mark.exists()
         self._is_marked = self.keeps_balances
+        self._fencing = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
@@ -88,16 +90,16 @@ class Node:
         self._thread.submit(work, self._store, *args, **kwargs).add_done_callback(self._look_at)
 
     def fence(self, reason: str) -> None:
-        """From now on this node does not stand in."""
-        if self.fenced is None:
-            self.fenced = reason
-            logger.critical("This node no longer stands in: %s", reason)
-            try:
-                self._mark.unlink(missing_ok=True)
-                _sync_directory(self._mark.parent)
-                self._is_marked = False
-            except OSError as error:
-                logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
+        """From now on this node does not stand in. Called from either thread; done when it returns."""
+        with self._fencing:
+            if self.fenced is None:
+                logger.critical("This node no longer stands in: %s", reason)
+                try:
+                    distrust(self._mark.parent)
+                    self._is_marked = False
+                except OSError as error:
+                    logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
+                self.fenced = reason
 
     async def close(self) -> None:
         """Finishes what was handed over and closes the store."""
@@ -110,12 +112,10 @@ class Node:
             self.fence(str(error) or type(error).__name__)
 
 
-def forget_balances(store: Store, directory: Path) -> None:
-    """Forgets what the accounts held: the database is right, whatever its versions say. For the operator's replay."""
+def distrust(directory: Path) -> None:
+    """Makes the next start forget what is remembered and read it anew: the operator says the database is right."""
     (directory / MARK).unlink(missing_ok=True)
     _sync_directory(directory)
-    with store.transaction(durable=True):
-        store.forget_accounts()
 
 
 def _sync_directory(directory: Path) -> None:

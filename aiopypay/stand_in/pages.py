@@ -20,7 +20,7 @@ ORDER BY ordinal
 """
 
 _USERS = """
-SELECT id, username, full_name, password_hash, is_admin, is_active, coalesce(updated_at, created_at)
+SELECT id, username, full_name, password_hash, is_admin, is_active, version
 FROM users
 """
 
@@ -55,6 +55,10 @@ FROM (SELECT id FROM orders WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS
 ORDER BY id
 """
 
+SELECT_LAST_IDS = """
+SELECT (SELECT coalesce(max(id), 0) FROM transfers), (SELECT coalesce(max(id), 0) FROM accounts)
+"""
+
 SELECT_TRANSFERS_AFTER = """
 SELECT id, order_id, from_account_id, to_account_id FROM transfers WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
 """
@@ -73,6 +77,11 @@ async def users_after(connection: Connection, user_id: int, limit: int) -> list[
 async def users_changed(connection: Connection, since: datetime) -> list[KnownUser]:
     """Returns the users changed since."""
     return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_CHANGED, {"since": since})]
+
+
+async def now(connection: Connection) -> datetime:
+    """Returns the moment at which the transaction began, by the database's own clock."""
+    return (await fetch(connection, "SELECT now()"))[0][0]  # type: ignore[no-any-return]
 
 
 async def users_named(connection: Connection, usernames: Sequence[str]) -> list[KnownUser]:
@@ -114,9 +123,10 @@ async def bare_orders_after(connection: Connection, order_id: UUID, limit: int) 
     return [row[0] for row in rows if row[1]], rows[-1][0] if rows else None
 
 
-async def last_transfer(connection: Connection) -> int:
-    """Returns the highest transfer id, 0 where there is none."""
-    return int((await fetch(connection, "SELECT coalesce(max(id), 0) FROM transfers"))[0][0])
+async def last_ids(connection: Connection) -> tuple[int, int]:
+    """Returns the highest ids of a transfer and of an account, 0 where there is none."""
+    row = (await fetch(connection, SELECT_LAST_IDS))[0]
+    return row[0], row[1]
 
 
 async def transfers_after(connection: Connection, transfer_id: int, limit: int) -> tuple[set[UUID], set[int], int]:

@@ -31,7 +31,7 @@ class KnownAccount:
 
 @dataclass(frozen=True, slots=True)
 class KnownUser:
-    """A user as PostgreSQL last told them; `changed_at` is when they were last changed there."""
+    """A user as PostgreSQL last told them; `version` is raised by every change there."""
 
     id: int
     username: str
@@ -39,7 +39,7 @@ class KnownUser:
     password_hash: str
     is_admin: bool
     is_active: bool
-    changed_at: datetime
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,22 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import psycopg2
 
 from aiopypay import migrations
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseBusy, DatabaseUnavailable, Problem, StandInFenced, StartError
+from aiopypay.errors import (
+    DatabaseBusy,
+    DatabaseUnavailable,
+    Problem,
+    StandInFenced,
+    StartError,
+    StatementRejected,
+)
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
@@ -22,6 +29,7 @@ from aiopypay.store.installation import beat
 PROBE_SECONDS = 0.5
 PROBE_DEADLINE_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 10.0
+READ_ONLY = "25006"
 
 logger = logging.getLogger(__name__)
 
@@ -73,23 +81,24 @@ class Recovery:
         try:
             async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
                 heartbeat = await beat(connection)
+        except StatementRejected as rejected:
+            self._wait_for(f"the database has no aiopypay in it, or a broken one (SQLSTATE {rejected.sqlstate})")
+            return False
         except Problem as problem:
+            if getattr(problem.__cause__, "pgcode", None) == READ_ONLY:
+                self._wait_for("the database is read-only: promote it, or connect the primary")
             logger.debug("The database is not back: %s", problem)
             return False
         except Exception:
             # Whatever it is, looking again is all that leads back online.
             logger.exception("The probe failed")
             return False
-        if not self._is_ours(heartbeat.installation_id):
+        known = await self._deputy.last_transfer()
+        self._deputy.blocked = trouble_with(heartbeat, self._deputy.standing.installation_id, known)
+        if self._deputy.blocked is not None:
+            self._wait_for(self._deputy.blocked)
             return False
         return heartbeat.newest_migration >= migrations.newest() or await self._migrate()
-
-    def _is_ours(self, installation_id: UUID) -> bool:
-        ours = self._deputy.standing.installation_id
-        if ours == installation_id:
-            return True
-        self._wait_for(f"the database is another installation ({installation_id}, not {ours}): connect the right one")
-        return False
 
     async def _migrate(self) -> bool:
         try:
@@ -114,6 +123,10 @@ class Recovery:
                 self._wait_for(busy.detail)
             except SettlingStopped as stopped:
                 self._wait_for(str(stopped))
+            except StatementRejected as rejected:
+                self._wait_for(
+                    f"PostgreSQL rejects a statement of settling (SQLSTATE {rejected.sqlstate}); see the log"
+                )
             except Exception as error:
                 logger.exception("Settling failed")
                 self._wait_for(f"{type(error).__name__}: see the log")
@@ -136,6 +149,7 @@ class Recovery:
                     await self._changes.refresh_before_online(self._database)
                 self._deputy.note_online()
                 self._switch.online()
+                self.waits_for = None
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled
 

@@ -20,6 +20,7 @@ from aiopypay.errors import (
     UnknownAccount,
 )
 from aiopypay.ledger import TransferOrder
+from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.store import Store
@@ -190,3 +191,4 @@ def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: d
                 store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
         store.remember_accounts(settled.accounts)
         store.remember_orders(settled.records)
+        note_transfers(store, settled.records)

@@ -35,8 +35,8 @@ def account(account_id: int, amount: str = "100.00", version: int = 1, user_id: 
     return KnownAccount(account_id, user_id, "USD", Decimal(amount), version, NOON, None)
 
 
-def user(user_id: int, username: str, changed_at: datetime = NOON) -> KnownUser:
-    return KnownUser(user_id, username, username.title(), f"$argon2id$of{user_id}", False, True, changed_at)
+def user(user_id: int, username: str, version: int = 1) -> KnownUser:
+    return KnownUser(user_id, username, username.title(), f"$argon2id$of{user_id}", False, True, version)
 
 
 def currency(currency_id: str, rate: str = "0.01") -> Currency:

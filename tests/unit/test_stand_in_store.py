@@ -71,7 +71,7 @@ def test_a_failed_transaction_leaves_nothing_behind(filled: Store) -> None:
         filled.append([entry(50)])
         filled.mark_posted([3], NOON)
         filled.remember_accounts([account(1, "1.00", version=9), account(77)])
-        filled.remember_users([user(2, "renamed", LATER)])
+        filled.remember_users([user(2, "renamed", 2)])
         filled.remember_orders([record(50)])
         filled.set_setting("installation", "8")
         filled.clear_uncertain("bob")
@@ -130,11 +130,11 @@ def test_users_are_found_in_any_case_under_their_newest_name(store: Store) -> No
         store.remember_users([user(2, "Ann"), user(3, "bob")])
     assert store.user_by_name("aNN") == user(2, "Ann")
     with store.transaction(durable=False):
-        store.remember_users([user(2, "Anna", LATER)])
-        store.remember_users([user(2, "Older", NOON), user(3, "bob")])
+        store.remember_users([user(2, "Anna", 2)])
+        store.remember_users([user(2, "Older", 1), user(3, "bob")])
     assert store.user_by_name("ann") is None
     assert store.user_by_name("older") is None
-    assert store.user_by_name("ANNA") == user(2, "Anna", LATER)
+    assert store.user_by_name("ANNA") == user(2, "Anna", 2)
     assert store.counts() == (0, 2)
 
 
