@@ -5,8 +5,6 @@ from typing import Any
 
 import aiopg
 
-TIMEOUT_SECONDS = 60.0
-
 
 class Connection(aiopg.Connection):
     """Takes the writer off the event loop when libpq closes its socket on its own.
@@ -29,8 +27,12 @@ class Connection(aiopg.Connection):
 
 
 async def connect(dsn: str) -> aiopg.Connection:
-    """Returns an open connection. The caller sets the deadline. Raises psycopg2.OperationalError, OSError."""
+    """Returns an open connection. The caller sets the deadline. Raises psycopg2.OperationalError, OSError.
+
+    It has no time limit of its own: aiopg's is `asyncio.wait_for`, which before Python 3.12 loses a cancellation, and
+    with it the caller's deadline, that meets the answer.
+    """
     try:
-        return await Connection(dsn, TIMEOUT_SECONDS, enable_hstore=False, enable_json=False)
+        return await Connection(dsn, None, enable_hstore=False, enable_json=False)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise OSError(f"the event loop does not take the socket: {error}") from error

@@ -33,8 +33,9 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not start.done():
-        start.cancel()
-        await asyncio.wait({start})
+        while not start.done():
+            start.cancel()
+            await asyncio.wait({start}, timeout=1)
         return
     runner = start.result()
     await stopped
