@@ -55,6 +55,8 @@ class Deputy:
         self.filled = False
         # Why the operator must look before anything goes on: a foreign database, an older backup.
         self.blocked: str | None = None
+        # Whether a plan that could not be written may be on disk, where nothing withdraws it any more.
+        self._plan_left = False
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
@@ -99,19 +101,26 @@ class Deputy:
     async def keep_plan(self, plans: Sequence[PlannedOrder]) -> None:
         """Puts a batch's plan on disk. What fails fences the node, not the batch.
 
-        Raises StandInFenced where the batch must not be booked without it.
+        Raises StandInFenced, or CommitInDoubt, where the batch must not be booked without it.
         """
         if plans and not self._node.fenced:
             now = datetime.now(UTC)
             await self._unless_fenced(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+            # It may be on disk all the same, and is then found at the next start.
+            self._plan_left = self._node.fenced is not None
         if plans:
-            self._node.check_may_book()
+            try:
+                self._node.check_may_book()
+            except StandInFenced as fenced:
+                raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_left else fenced) from fenced
 
     async def withdraw_plan(self) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
         Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
         """
+        if self._plan_left:
+            raise StandInFenced("The outcome is unknown: the plan of the payment may be on a disk that fails.")
         if not self._node.fenced:
             await self._node.run(_withdraw_plan)
 
