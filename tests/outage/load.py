@@ -19,7 +19,7 @@ from .waiting import Stopwatch
 
 ATTEMPT_SECONDS = 8
 # A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
-BACKOFF_SECONDS = 0.02
+BACKOFF_SECONDS = 0.05
 KEYED, DOUBLED, REPEATED, FOREIGN = 0.9, 0.05, 0.05, 0.02
 # Most payments are small; some are as large as a balance, so that who has been paid before decides; some are too large.
 CENTS, WEIGHTS = ((1, 1_000), (5_000, 40_000), (50_000, 500_000)), (82, 10, 8)
@@ -165,20 +165,25 @@ class Load:
         try:
             async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
-                    for payment in unknown[number :: self._clients]:
-                        clients.create_task(self._retry(session, payment))
+                    clients.create_task(self._retry(session, unknown[number :: self._clients]))
                 for payment in again:
                     clients.create_task(self.attempt(session, payment))
         except TimeoutError:
             left = [payment for payment in unknown if not payment.is_known]
             raise AssertionError(f"{len(left)} outcomes unknown after {within_seconds} s of retrying") from None
 
-    async def follow(self, within_seconds: float = 20) -> None:
+    async def retry_elsewhere(self, payments: Sequence[Payment]) -> None:
+        """Sends payments that others may have sent elsewhere once more, here."""
+        async with self._session() as session:
+            await asyncio.gather(*(self.attempt(session, payment) for payment in list(payments) if payment.key))
+
+    async def follow(self, within_seconds: float = 20, *, everything: bool = False) -> None:
         """Asks for orders that were accepted without the database (a sample, where they are many) until each is
         posted or refused, and notes what it was told.
         """
         accepted = [payment for payment in self.payments if payment.accepted is not None]
-        sample = random.Random(f"{self._seed}/followed").sample(accepted, min(FOLLOWED, len(accepted)))
+        wanted = len(accepted) if everything else min(FOLLOWED, len(accepted))
+        sample = random.Random(f"{self._seed}/followed").sample(accepted, wanted)
         try:
             async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
@@ -254,6 +259,13 @@ class Load:
         payment.answers.append(answer)
         return answer
 
+    async def send_one(self) -> Payment:
+        """Sends one payment more, beside what runs, and returns it with its answer."""
+        payment = self.new_payment(random.Random(f"{self._seed}/{len(self.payments)}"))
+        async with self._session() as session:
+            await self.attempt(session, payment)
+        return payment
+
     def new_payment(self, generator: random.Random) -> Payment:
         """A payment drawn at random, already on record."""
         payer = generator.choice(self._people)
@@ -293,11 +305,12 @@ class Load:
             if not all(answer.is_known for answer in answers):
                 await asyncio.sleep(BACKOFF_SECONDS)
 
-    async def _retry(self, session: aiohttp.ClientSession, payment: Payment) -> None:
-        while not payment.is_known:
-            answer = await self.attempt(session, payment)
-            if not answer.is_known:
-                await asyncio.sleep(BACKOFF_SECONDS)
+    async def _retry(self, session: aiohttp.ClientSession, payments: Sequence[Payment]) -> None:
+        for payment in payments:
+            while not payment.is_known:
+                answer = await self.attempt(session, payment)
+                if not answer.is_known:
+                    await asyncio.sleep(BACKOFF_SECONDS)
 
     def _session(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=ATTEMPT_SECONDS)

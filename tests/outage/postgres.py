@@ -146,6 +146,14 @@ class PostgresServer:
             cursor.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def execute_elsewhere(self, sql: str) -> None:
+        """Executes a statement about databases, connected to none of them."""
+        before, self.database = self.database, "postgres"
+        try:
+            self.execute(sql)
+        finally:
+            self.database = before
+
     def backends(self) -> list[int]:
         """The process ids of the service's backends."""
         rows = self.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'aiopypay' ORDER BY pid")
@@ -203,6 +211,10 @@ class PostgresServer:
 
     def _starts_up(self) -> bool:
         return self.embedded.is_running() and not self.accepts_connections()
+
+    def wait_up(self) -> None:
+        """Waits until it has recovered, where it does so by itself."""
+        wait_until(self.accepts_connections, GONE_SECONDS, "PostgreSQL accepts connections")
 
     def accepts_connections(self) -> bool:
         """Whether a client gets in."""

@@ -2,60 +2,140 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from .checker import check
 from .ledger import read_ledger
-from .load import Load, Payment, Person, register_people
+from .load import Load, Payment, Person, register_people, the_superuser
 from .postgres import PostgresServer
 from .service import ServiceProcess
 from .waiting import eventually
 
 PEOPLE = ["anna", "bert", "cleo", "dora", "emil", "fred", "gina", "hugo"]
 LATEST_FAULT_SECONDS = 1.0
-BACK_SECONDS = 20
+BACK_SECONDS = 30
+# Histories stay short enough to be read whole after each round.
+ROUNDS_OF_A_DATABASE = 8
+
+IN_DOUBT = re.compile(r"A batch of (\d+) orders (?:is|was) in doubt")
 
 Fault = Callable[[random.Random], Awaitable[None]]
 
 
+@dataclass
+class Totals:
+    """What all rounds of a test add up to."""
+
+    rounds: int = 0
+    sent: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    in_doubt: int = 0
+    accepted: int = 0
+    refused: int = 0
+    to_stand_in: list[float] = field(default_factory=list)
+    to_online: list[float] = field(default_factory=list)
+
+    def line(self, name: str, seed: int) -> str:
+        """One line for the record. Lost and doubled are 0, or the checker would have failed."""
+        told = ", ".join(f"{label} ×{count}" for label, count in sorted(self.labels.items()))
+        return (
+            f"{name}: {self.rounds} rounds, seed {seed}: sent {self.sent}; {told}; accepted offline {self.accepted}, "
+            f"in doubt {self.in_doubt}, refused at settling {self.refused}, lost 0, doubled 0; "
+            f"to stand-in {_spread(self.to_stand_in)}, to online {_spread(self.to_online)}"
+        )
+
+
 class Rounds:
-    """Rounds on one cluster and one node; each draws from the seed and its number, and reports its figures."""
+    """Rounds on one cluster, with one node; each draws from the seed and its number, and reports its figures."""
 
     def __init__(
-        self, postgres: PostgresServer, service: ServiceProcess, seed: int, report: Callable[[str], None]
+        self,
+        postgres: PostgresServer,
+        new_service: Callable[[], ServiceProcess],
+        seed: int,
+        report: Callable[[str], None],
     ) -> None:
         self._postgres = postgres
-        self._service = service
+        self._new_service = new_service
         self._seed = seed
         self._report = report
         self._people: list[Person] = []
         self._payments: list[Payment] = []
+        self._in_doubt_before = 0
+        self.totals = Totals()
+        self.service = new_service()
 
-    async def begin(self) -> None:
-        """Starts the service and registers those who pay."""
-        self._service.start()
-        await self._service.wait_ready()
-        self._people = await register_people(self._service.base_url, PEOPLE)
+    async def run(self, name: str, rounds: int, faults: Sequence[Fault]) -> None:
+        """Faults take turns. Fails with the checker's list of violations."""
+        for number in range(rounds):
+            if number % ROUNDS_OF_A_DATABASE == 0:
+                await self._begin(anew=number > 0)
+            await self._round(number, faults[number % len(faults)])
+        await self._end()
+        self._report(self.totals.line(name, self._seed))
 
-    async def run(self, number: int, fault: Fault) -> None:
-        """One round. Fails with the checker's list of violations."""
+    async def _begin(self, *, anew: bool) -> None:
+        """A database and a node that know nothing, and people who pay."""
+        if anew:
+            await self._end()
+            self.service.remove()
+            await asyncio.to_thread(self._postgres.new_database)
+            self.service = self._new_service()
+        self.service.start()
+        await self.service.wait_ready()
+        self._people = [the_superuser(), *await register_people(self.service.base_url, PEOPLE)]
+        self._payments, self._in_doubt_before = [], 0
+        await self.service.wait_filled()
+
+    async def _round(self, number: int, fault: Fault) -> None:
         seed = self._seed + number
         generator = random.Random(seed)
-        load = Load(self._service.base_url, self._people, seed)
+        load = Load(self.service.base_url, self._people, seed)
         async with load.running():
             await eventually(lambda: load.answered(200) > 0, BACK_SECONDS, "the first payment of the round")
             await asyncio.sleep(generator.uniform(0, LATEST_FAULT_SECONDS))
+            began = time.monotonic()
             await fault(generator)
             before = load.answered(200)
-            back = await eventually(lambda: load.answered(200) > before + 10, BACK_SECONDS, "payments after the fault")
-        landed = self._booked_although_unknown(load)
+            back = await self.service.wait_mode("online", BACK_SECONDS)
+            await eventually(lambda: load.answered(200) > before + 10, BACK_SECONDS, "payments after the fault")
+        await asyncio.to_thread(self._postgres.wait_up)
+        landed = await asyncio.to_thread(self._booked_although_unknown, load)
         await load.resolve()
+        await load.follow()
+        await self.service.wait_mode("online", BACK_SECONDS)
         self._payments += load.payments
-        name = fault.__name__.replace("_", " ")
+        self._record(number, seed, fault.__name__.replace("_", " "), load, began, back, landed)
+        await asyncio.to_thread(self._check)
+
+    def _record(self, number: int, seed: int, name: str, load: Load, began: float, back: float, landed: int) -> None:
+        first = load.first_answered(202, began)
+        doubts = sum(map(int, IN_DOUBT.findall(self.service.whole_log())))
+        in_doubt, self._in_doubt_before = doubts - self._in_doubt_before, doubts
+        refused = sum(
+            payment.outcome is not None and payment.outcome["status"] == "refused" for payment in load.payments
+        )
+        totals = self.totals
+        totals.rounds += 1
+        totals.sent += len(load.payments)
+        totals.labels.update(answer.label for payment in load.payments for answer in payment.answers)
+        totals.in_doubt += in_doubt
+        totals.accepted += sum(payment.accepted is not None for payment in load.payments)
+        totals.refused += refused
+        if first is not None:
+            totals.to_stand_in.append(first - began)
+        totals.to_online.append(back)
         self._report(
             f"round {number}, {name}, seed {seed}: {load.counts()}; "
-            f"booked although their client was not told {landed}; paid again after {back:.2f} s"
+            f"in doubt {in_doubt}; refused at settling {refused}; booked although their client was not told {landed}; "
+            f"to stand-in {'-' if first is None else f'{first - began:.2f} s'}; to online {back:.2f} s"
         )
+
+    def _check(self) -> None:
         with self._postgres.connected() as connection:
             check(connection, self._payments)
 
@@ -65,8 +145,14 @@ class Rounds:
             booked = {transfer.comment for transfer in read_ledger(connection).transfers}
         return sum(payment.comment in booked and not payment.is_known for payment in load.payments)
 
-    async def end(self) -> None:
+    async def _end(self) -> None:
         """A clean stop of the service, and a last look at the ledger."""
-        await self._service.terminate()
-        with self._postgres.connected() as connection:
-            check(connection, self._payments)
+        await self.service.terminate()
+        await asyncio.to_thread(self._check)
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "-"
+    ordered = sorted(seconds)
+    return f"median {ordered[len(ordered) // 2]:.2f} s, most {ordered[-1]:.2f} s"

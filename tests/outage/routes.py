@@ -9,6 +9,7 @@ from .load import Person
 from .waiting import Stopwatch
 
 CLIENT_SECONDS = 10
+UNKNOWN_ORDER = "00000000-0000-4000-8000-00000000dead"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ def reads(person: Person) -> list[Request]:
         f"/users/{person.id}/accounts",
         f"/accounts/{account_id}",
         f"/users/{person.id}/transfers",
-        f"/users/{person.id}/orders/{uuid.uuid4()}",
     ]
     return [Request("GET", path, person.headers) for path in paths]
+
+
+def unknown_order(person: Person) -> Request:
+    """Asks for an order that nobody placed."""
+    return Request("GET", f"/users/{person.id}/orders/{UNKNOWN_ORDER}", person.headers)
 
 
 def payment(person: Person) -> Request:

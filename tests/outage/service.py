@@ -49,9 +49,7 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(
-        self, *, command: Sequence[str] = COMMAND, environment: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def start(self, *, command: Sequence[str] = COMMAND, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """Starts the process; `wait_ready` waits until it serves.
 
         `command` stands in place of `-m aiopypay`, for launchers that prepare a fault; `environment` counts for this
@@ -131,7 +129,12 @@ class ServiceProcess:
 
     async def wait_filled(self) -> None:
         """Waits until the node remembers every user and account, so that it may stand in for all of them."""
-        await self.wait_health(lambda health: bool(health["remembered"]["complete"]), "everything is remembered")
+
+        def knows_all(health: dict[str, Any]) -> bool:
+            remembered = health["remembered"]
+            return bool(remembered["complete"]) and not remembered.get("uncertain", 0)
+
+        await self.wait_health(knows_all, "everything is remembered")
 
     async def wait_ready(self, within_seconds: float = READY_SECONDS) -> float:
         """Waits until it answers /health; returns how long that took. Fails at once where the process has ended."""
@@ -150,6 +153,12 @@ class ServiceProcess:
     def is_running(self) -> bool:
         """Whether the process has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def exit_status(self) -> int | None:

@@ -5,6 +5,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 - a class with a lower-case name
@@ -62,11 +63,11 @@ def damaged(history: History) -> Iterator[Callable[..., list[str]]]:
         connection.autocommit = False
         _disarm(connection)
 
-        def damage(*statements: str, also: Sequence[Payment] = ()) -> list[str]:
+        def damage(*statements: str, also: Sequence[Payment] = (), nodes: int = 1) -> list[str]:
             with connection.cursor() as cursor:
                 for statement in statements:
                     cursor.execute(statement)
-            return violations(read_ledger(connection), [*history.payments, *also])
+            return violations(read_ledger(connection), [*history.payments, *also], nodes=nodes)
 
         yield damage
         connection.rollback()
@@ -246,10 +247,64 @@ def test_a_payment_that_was_accepted_and_never_booked_is_found(
     assert [line for line in found if f"payment {accepted.comment} was acknowledged with 202 and is LOST" in line]
 
 
-def test_a_payment_that_was_accepted_and_visibly_refused_is_sound(
+def test_a_payment_that_was_accepted_and_visibly_refused_is_sound_with_two_nodes(
     damaged: Callable[..., list[str]], accepted: Payment
 ) -> None:
-    assert damaged(_refuse(accepted), also=[accepted]) == []
+    assert damaged(_refuse(accepted), also=[accepted], nodes=2) == []
+
+
+def test_a_payment_that_was_accepted_and_refused_is_found_with_one_node(
+    damaged: Callable[..., list[str]], accepted: Payment
+) -> None:
+    found = damaged(_refuse(accepted), also=[accepted])
+
+    assert [line for line in found if line.startswith(f"invariant 11: payment {accepted.comment}")]
+
+
+def test_an_outcome_that_is_shown_otherwise_is_found(damaged: Callable[..., list[str]], accepted: Payment) -> None:
+    accepted.outcome = {"status": "posted", "reason": None}
+    found = damaged(_refuse(accepted), also=[accepted], nodes=2)
+
+    assert [line for line in found if f"payment {accepted.comment} is shown as" in line]
+
+
+def test_a_balance_that_was_told_wrong_is_found(
+    damaged: Callable[..., list[str]], history: History, booked: TransferRow
+) -> None:
+    payment = next(payment for payment in history.payments if payment.comment == booked.comment)
+    told = Answer(started=1, ended=2, status=202, body={"order_id": booked.order_id, "balance": Decimal("0.07")})
+    payment.answers.append(told)
+    found = damaged("SELECT 1")
+    payment.answers.remove(told)
+
+    assert [line for line in found if f"payment {booked.comment} was told the balance 0.07" in line]
+
+
+def test_a_payment_that_overtook_another_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    """It goes to the end: everything adds up, but their clients know who came first."""
+    known = [
+        payment
+        for payment in history.payments
+        if payment.acknowledgement and len(payment.acknowledgement.body["transfers"]) == 2
+    ]
+    first = known[0]
+    (order_id,) = {answer.body["order_id"] for answer in first.answers if answer.is_acknowledged}
+    found = damaged(
+        "ALTER TABLE transfers ALTER id DROP IDENTITY",
+        f"UPDATE transfers SET id = id + 1000000 WHERE order_id = '{order_id}'",
+    )
+
+    assert [line for line in found if line.startswith("invariant 9") and f"before {first.comment}" in line]
+
+
+def test_a_payment_with_money_of_another_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    index, payment = next((index, one) for index, one in enumerate(history.payments) if one.acknowledgement)
+    thief = dataclasses.replace(payment.payer, accounts={})
+    history.payments[index].payer, before = thief, payment.payer
+    found = damaged("SELECT 1")
+    history.payments[index].payer = before
+
+    assert [line for line in found if line.startswith(f"invariant 10: payment {payment.comment}")]
 
 
 def test_a_payment_that_was_refused_after_a_receipt_is_found(

@@ -6,7 +6,6 @@ The dangers: 1 server-side cancels · 2 swallowed errors · 3 nesting · 4 conne
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Literal

@@ -1,0 +1,62 @@
+"""Disks that are full, without filling the machine's."""
+
+import contextlib
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+# The store's log may grow to some 64 MiB before it is folded. What is not used takes no memory.
+TMPFS_MEBIBYTES = 96
+BALLAST_BYTES = 256 * 1024
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[str | None]:
+    """A tmpfs of its own in this directory. Yields why there is none, where mounting is not allowed."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = f"size={TMPFS_MEBIBYTES}m,mode=0700"
+    mounted = subprocess.run(
+        [_program("mount"), "-t", "tmpfs", "-o", options, "tmpfs", directory],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        yield mounted.stderr.strip() or "mount failed"
+        return
+    try:
+        yield None
+    finally:
+        subprocess.run([_program("umount"), "--lazy", directory], check=True)
+
+
+def fill_up(directory: Path) -> None:
+    """Takes what is left of the disk."""
+    with (directory / "ballast").open("ab", buffering=0) as ballast:
+        for size in (BALLAST_BYTES, 512):
+            with contextlib.suppress(OSError):
+                while ballast.write(bytes(size)) == size:
+                    pass
+
+
+def make_room(directory: Path) -> None:
+    """Gives it back."""
+    (directory / "ballast").unlink()
+
+
+def limit_files(pid: int, size: int) -> None:
+    """Lets this process write no file beyond so many bytes: what it would add fails."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def unlimit_files(pid: int) -> None:
+    """Takes that limit back."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def _program(name: str) -> str:
+    return shutil.which(name) or f"/bin/{name}"

@@ -1,0 +1,292 @@
+"""What a node remembers is what PostgreSQL has, however it came by it; what it cannot know it does not use."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiopypay import migrations
+from aiopypay.errors import StandInFenced
+from aiopypay.handlers.accounts import _open_once
+from aiopypay.stand_in import fill, reading
+from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.fill import Fill
+from aiopypay.stand_in.node import MARK
+from aiopypay.stand_in.reads import Reads
+from aiopypay.stand_in.records import JournalEntry
+from aiopypay.stand_in.settle import Settlement
+from aiopypay.store.users import User
+
+from .node import (
+    Holder,
+    NodeHere,
+    add_holders,
+    balance_of,
+    new_directory,
+    payment,
+    refused_orders,
+    running,
+)
+from .postgres import PostgresServer
+from .proxy import Cut, Proxy
+from .waiting import eventually
+
+MANY = 3000
+PAYERS = 24
+SMALL_PAGE = 50
+SOON = 5
+DEACTIVATE = "UPDATE users SET is_active = FALSE WHERE id = %s"
+
+
+@pytest.fixture
+def postgres(empty_postgres: PostgresServer) -> PostgresServer:
+    """With the service's schema in it."""
+    migrations.apply(empty_postgres.dsn)
+    return empty_postgres
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One node's data directory, over its restarts."""
+    with new_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def three(postgres: PostgresServer) -> list[Holder]:
+    """Users with 100 each."""
+    return add_holders(postgres, 3)
+
+
+def _user(holder: Holder) -> User:
+    return User(holder.user_id, holder.username, "User", "!", is_admin=False, is_active=True)
+
+
+async def _certain(node: NodeHere) -> None:
+    async def is_certain() -> bool:
+        return not await node.uncertain()
+
+    await eventually(is_certain, SOON, "every user is certain again")
+
+
+class TestFill:
+    async def test_under_load_it_remembers_no_wrong_balance(
+        self, postgres: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        monkeypatch.setattr(fill, "PAGE", SMALL_PAGE)
+        holders = add_holders(postgres, MANY)
+        async with running(postgres.dsn, directory) as node:
+            generator = random.Random(seed)
+
+            async def pay_all_the_time() -> None:
+                while node.stand_in._fill.accounts < MANY:
+                    payer, payee = generator.sample(holders, 2)
+                    assert await node.pay(payer, payee, "1") == 200
+
+            async with asyncio.timeout(30), asyncio.TaskGroup() as payers:
+                for _ in range(PAYERS):
+                    payers.create_task(pay_all_the_time())
+            ids = [holder.account for holder in holders]
+            known = await node.stand_in._node.run(lambda store: store.accounts(ids))
+        real = postgres.execute("SELECT id, amount, version FROM accounts WHERE user_id > 1")
+        assert any(version > 0 for _, _, version in real)
+        assert {row for row in real if row != (row[0], known[row[0]].amount, known[row[0]].version)} == set()
+
+    async def test_a_page_never_comes_in_over_a_payment_made_since_it_was_read(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[Callable[..., Any]] = []
+        remember = Reads.remember
+
+        async def after_a_payment(self: Reads, epoch: int, work: Any, *args: Any) -> bool:
+            if work is fill._remember_accounts and args[0] and not read:
+                read.append(work)
+                assert await node.pay(three[0], three[1], "40") == 200
+            return await remember(self, epoch, work, *args)
+
+        monkeypatch.setattr(Reads, "remember", after_a_payment)
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            assert read
+            for holder in three:
+                assert await node.expected(holder) == balance_of(postgres, holder)
+
+    async def test_a_batch_in_doubt_meanwhile_is_counted_once(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna, bert, _ = three
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+        # Its memory is read anew, which takes until the orders are.
+        (directory / "stand-in" / MARK).unlink()
+        go_on = asyncio.Event()
+        fill_orders = Fill._fill_orders
+
+        async def slow(self: Fill) -> None:
+            await go_on.wait()
+            await fill_orders(self)
+
+        monkeypatch.setattr(Fill, "_fill_orders", slow)
+        async with (
+            Proxy(postgres.port) as proxy,
+            running(postgres.dsn, directory, payments_url=proxy.dsn(postgres.dsn)) as node,
+        ):
+            await eventually(lambda: node.stand_in._fill.accounts >= len(three), SOON, "the balances are read")
+            proxy.at_commit(Cut.AFTER_COMMIT)
+            assert await node.pay(anna, bert, "90") in (202, 503)
+            assert proxy.cuts == 1
+            await node.online()
+            go_on.set()
+            await node.filled()
+            assert await node.expected(anna) == balance_of(postgres, anna) == Decimal("9.10")
+
+            await asyncio.to_thread(postgres.stop)
+            assert await node.pay(anna, bert, "90") == 402
+            await asyncio.to_thread(postgres.start)
+            await node.online()
+        assert refused_orders(postgres) == []
+
+
+class TestKeys:
+    async def test_who_repeats_a_forgotten_order_has_no_money_of_it(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder]
+    ) -> None:
+        anna, bert, carl = three
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            node.store.orders_max = 2
+            assert await node.pay(anna, bert, "40", "once") == 200
+            for number in range(3):
+                assert await node.pay(carl, anna, "1", f"later {number}") == 200
+            assert (
+                await node.stand_in._node.run(lambda store: store.order(payment(anna, bert, "40", "once").id)) is None
+            )
+            await asyncio.to_thread(postgres.stop)
+
+            assert await node.pay(anna, bert, "40", "once") in (202, 503)
+            assert await node.pay(bert, carl, "170") in (402, 503)
+            assert await node.pay(bert, carl, "100") == 202
+            await asyncio.to_thread(postgres.start)
+            await node.online()
+        assert refused_orders(postgres) == []
+        assert balance_of(postgres, bert) == Decimal("39.00")
+
+    async def test_a_kill_after_an_account_was_opened_does_not_forget_its_key(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna, bert, _ = three
+        async with running(postgres.dsn, directory, killed=True) as node:
+            await eventually(lambda: node.stand_in._fill.done, SOON, "everything is remembered")
+            with monkeypatch.context() as patch:
+                patch.setattr(UserChanges, "refresh_soon", lambda _: None)
+                async with node.stand_in.changes.transaction(anna.username) as connection:
+                    await _open_once(connection, _user(anna), "USD", "key")
+            assert await node.uncertain() == [anna.username]
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            await _certain(node)
+            await asyncio.to_thread(postgres.stop)
+
+            assert await node.pay(anna, bert, "5", "key") == 422
+            assert await node.pay(anna, bert, "5", "another") == 202
+            await asyncio.to_thread(postgres.start)
+            await node.online()
+        assert refused_orders(postgres) == []
+
+
+class TestUsers:
+    async def test_a_start_reads_those_anew_whom_a_kill_left_uncertain(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna = three[0]
+        async with running(postgres.dsn, directory, killed=True) as node:
+            await node.filled()
+            with monkeypatch.context() as patch:
+                patch.setattr(UserChanges, "refresh_soon", lambda _: None)
+                async with node.stand_in.changes.transaction(anna.username):
+                    await asyncio.to_thread(postgres.execute, DEACTIVATE, anna.user_id)
+            assert await node.uncertain() == [anna.username]
+        async with running(postgres.dsn, directory) as node:
+            await _certain(node)
+            await asyncio.to_thread(postgres.stop)
+            known = (await node.stand_in.deputy.users([anna.username]))[anna.username]
+            assert isinstance(known, User)
+            assert not known.is_active
+
+
+class TestSettling:
+    async def test_one_by_one_nothing_in_doubt_is_counted_twice(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna, bert, carl = three
+        expected: list[Decimal] = []
+        settle_alone = Settlement._settle_alone
+
+        async def looked_at(self: Settlement, entry: JournalEntry) -> None:
+            await settle_alone(self, entry)
+            expected.append(await node.expected(bert))
+
+        monkeypatch.setattr(Settlement, "_settle_alone", looked_at)
+        async with (
+            Proxy(postgres.port) as to_pay,
+            Proxy(postgres.port) as proxy,
+            running(proxy.dsn(postgres.dsn), directory, payments_url=to_pay.dsn(postgres.dsn)) as node,
+        ):
+            await node.filled()
+
+            async def keep_away() -> None:
+                to_pay.before_commit = None
+                proxy.refuse()
+
+            to_pay.before_commit = keep_away
+            to_pay.at_commit(Cut.AFTER_COMMIT)
+            payments = [node.pay(anna, bert, amount) for amount in ("10", "40")]
+            assert await asyncio.gather(*payments) == [202, 202]
+            assert to_pay.cuts == 1
+            assert balance_of(postgres, bert) == 150
+            # PostgreSQL will not take this one, nor therefore all three at once.
+            assert await node.pay(carl, anna, "7") == 202
+            postgres.execute("ALTER TABLE transfers ADD CHECK (amount <> 7)")
+            await proxy.accept()
+            await node.online()
+        assert set(expected) == {Decimal(150)}
+        assert len(refused_orders(postgres)) == 1
+
+
+class TestFenced:
+    async def test_what_it_no_longer_follows_it_does_not_tell(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder]
+    ) -> None:
+        anna, bert, _ = three
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            node.stand_in._node.fence("the disk was full")
+            assert await node.pay(anna, bert, "20") == 200
+            async with node.stand_in.changes.transaction(anna.username):
+                await asyncio.to_thread(postgres.execute, DEACTIVATE, anna.user_id)
+            await asyncio.to_thread(postgres.stop)
+            assert await node.pay(anna, bert, "20") == 503
+
+            with pytest.raises(StandInFenced):
+                await node.stand_in.deputy.read(reading.account, anna.account)
+            with pytest.raises(StandInFenced):
+                await node.stand_in.deputy.users([anna.username])
+
+    async def test_fenced_without_the_database_it_still_tells_what_it_knows(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder]
+    ) -> None:
+        anna, bert, _ = three
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            assert await node.pay(anna, bert, "20") == 200
+            await asyncio.to_thread(postgres.stop)
+            assert await node.pay(anna, bert, "10") == 202
+            node.stand_in._node.fence("the disk was full")
+            assert await node.pay(anna, bert, "10") == 503
+
+            told = await node.stand_in.deputy.read(reading.account, anna.account)
+            assert told.amount == Decimal("69.70")

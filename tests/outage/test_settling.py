@@ -1,0 +1,490 @@
+"""The way back: what is accepted is booked in its order; what PostgreSQL does not take is told, and waited for."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from .caller import Told, account_in, balance, call, order, pay
+from .conftest import NewService
+from .load import Person, register_people
+from .postgres import PostgresServer
+from .proxy import Proxy
+from .service import ServiceProcess
+from .site import make_site
+from .waiting import Stopwatch, eventually
+
+SETTLING_SECONDS = 15
+
+# A payment with this comment meets what the test has put in its way.
+TRAP = "the trap"
+SET_TRAP = """
+CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a trap of this test' USING ERRCODE = '{sqlstate}';
+END
+$$;
+CREATE TRIGGER trap BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.comment = 'the trap') EXECUTE FUNCTION trap();
+"""
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+REMOVE_TRAP = "DROP FUNCTION trap() CASCADE"
+
+
+class Shop:
+    """Two users, of whom the first pays the second; a node; and its database, which it loses and finds again.
+
+    What a test does to the database in between comes before any settling.
+    """
+
+    def __init__(self, postgres: PostgresServer, proxy: Proxy, service: ServiceProcess, people: list[Person]) -> None:
+        self.postgres = postgres
+        self.proxy = proxy
+        self.service = service
+        self.anna, self.bert = people
+
+    async def pay(self, amount: str, *, key: str | None = None, comment: str | None = None) -> Told:
+        """Anna pays Bert in dollars."""
+        data = {"from": str(self.from_id), "to": str(account_in(self.bert, "USD")), "amount": amount}
+        return await call(
+            self.service.base_url,
+            "POST",
+            f"/users/{self.anna.id}/transfers",
+            self.anna.headers | ({"Idempotency-Key": key} if key else {}),
+            data | ({"comment": comment} if comment else {}),
+        )
+
+    async def accepted(self, amount: str, *, key: str | None = None, comment: str | None = None) -> str:
+        """Anna's payment is accepted without the database; returns its order."""
+        told = await self.pay(amount, key=key, comment=comment)
+        assert told.status == 202, told
+        return str(told.body["order_id"])
+
+    @property
+    def from_id(self) -> int:
+        """The account that pays."""
+        return account_in(self.anna, "USD")
+
+    async def order(self, order_id: str) -> Any:
+        """What Anna is shown of an order."""
+        told = await order(self.service.base_url, self.anna, order_id)
+        assert told.status == 200, told
+        return told.body
+
+    async def balance(self) -> Decimal:
+        """What Anna's account is shown to hold."""
+        return await balance(self.service.base_url, self.anna, self.from_id)
+
+    async def take_database(self) -> None:
+        """The node loses its database; the operator does not."""
+        self.proxy.refuse()
+        self.proxy.reset()
+
+    async def bring_database(self) -> None:
+        """The node reaches it again."""
+        await self.proxy.accept()
+
+    async def restart(self) -> None:
+        """kill -9 of the node, and its next start."""
+        self.service.kill()
+        self.service.start()
+        await self.service.wait_ready()
+
+    async def waits_for(self, what: str) -> None:
+        """Waits until the operator is told that settling waits for this."""
+        await self.service.wait_health(
+            lambda health: health["status"] == "attention" and what in (health["settling_waits_for"] or ""),
+            f"settling waits for {what}",
+            SETTLING_SECONDS,
+        )
+        assert what in self.service.whole_log()
+
+    async def is_online(self) -> None:
+        """Waits until everything is settled."""
+        await self.service.wait_mode("online", SETTLING_SECONDS)
+        health = await self.service.health()
+        assert (health["journal"]["pending"], health["settling_waits_for"]) == (0, None)
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Of the node; a class that needs others overrides this."""
+    return {}
+
+
+@pytest.fixture
+async def shop(
+    empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
+) -> AsyncIterator[Shop]:
+    """The database is up."""
+    async with Proxy(empty_postgres.port) as proxy:
+        service = new_service(proxy.dsn(empty_postgres.dsn), settings)
+        service.start()
+        await service.wait_ready()
+        people = await register_people(service.base_url, ["anna", "bert"])
+        await service.wait_filled()
+        yield Shop(empty_postgres, proxy, service, people)
+
+
+async def test_it_ends_under_constant_load_and_keeps_the_order(
+    empty_postgres: PostgresServer, new_service: NewService, seed: int, report: Callable[[str], None]
+) -> None:
+    service = new_service(empty_postgres.dsn)
+    service.start()
+    site = await make_site(empty_postgres, service, seed, clients=32)
+    async with site.load.running():
+        await site.take_database()
+        await site.paid(202, times=1500)
+        pending = (await service.health())["journal"]["pending"]
+        watch = Stopwatch()
+        await site.bring_database()
+        await service.wait_mode("online")
+        settled = watch.seconds
+        await site.paid(200)
+    await site.finish()
+    report(f"settling under load, seed {seed}: {pending} entries and what came after in {settled:.2f} s")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("sqlstate", ["23514", "22003"])
+    async def test_an_order_that_postgresql_refuses_stands_alone(self, shop: Shop, sqlstate: str) -> None:
+        await shop.take_database()
+        before = await shop.accepted("1", key="before")
+        refused = await shop.accepted("10", key="refused", comment=TRAP)
+        after = await shop.accepted("2", key="after")
+        shop.postgres.execute(SET_TRAP.format(sqlstate=sqlstate))
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert [(await shop.order(one))["status"] for one in (before, after)] == ["posted", "posted"]
+        shown = await shop.order(refused)
+        assert (shown["status"], shown["posted_at"], shown["transfers"]) == ("refused", None, [])
+        assert sqlstate in shown["reason"]
+        again = await shop.pay("10", key="refused", comment=TRAP)
+        assert (again.status, again.problem) == (409, "order-refused")
+        assert refused in again.body["detail"]
+        # Its money is given back.
+        assert await shop.balance() == Decimal("296.97")
+        assert (await shop.service.health())["refused_at_settling"] == 1
+        await shop.take_database()
+        assert await shop.balance() == Decimal("296.97")
+        assert (await shop.pay("10", key="refused", comment=TRAP)).status == 409
+        await shop.bring_database()
+        await shop.is_online()
+
+    async def test_another_failure_stops_it_until_it_is_repaired(self, shop: Shop) -> None:
+        await shop.take_database()
+        before = await shop.accepted("1")
+        trapped = await shop.accepted("10", comment=TRAP)
+        shop.postgres.execute(SET_TRAP.format(sqlstate="P0001"))
+        await shop.bring_database()
+        await shop.waits_for("P0001")
+        # Payments go on meanwhile, behind it.
+        after = await shop.accepted("2")
+        assert (await shop.order(trapped))["status"] == "pending"
+        shop.postgres.execute(REMOVE_TRAP)
+        await shop.is_online()
+
+        shown = [(await shop.order(one))["status"] for one in (before, trapped, after)]
+        assert shown == ["posted", "posted", "posted"]
+
+
+class TestOtherDatabases:
+    async def test_a_missing_table_is_waited_for(self, shop: Shop) -> None:
+        await shop.take_database()
+        accepted = await shop.accepted("1")
+        shop.postgres.execute("ALTER TABLE transfers RENAME TO elsewhere")
+        await shop.bring_database()
+        await shop.waits_for("42P01")
+        shop.postgres.execute("ALTER TABLE elsewhere RENAME TO transfers")
+        await shop.is_online()
+
+        assert (await shop.order(accepted))["status"] == "posted"
+
+    async def test_a_read_only_database_is_waited_for(self, shop: Shop) -> None:
+        await shop.take_database()
+        accepted = await shop.accepted("1")
+        shop.postgres.execute(f"ALTER DATABASE {shop.postgres.database} SET default_transaction_read_only = on")
+        await shop.bring_database()
+        await shop.waits_for("read-only")
+        assert (await shop.pay("1")).status == 202
+        shop.postgres.execute_elsewhere(f"ALTER DATABASE {shop.postgres.database} RESET default_transaction_read_only")
+        await shop.is_online()
+
+        assert (await shop.order(accepted))["status"] == "posted"
+
+    @pytest.mark.parametrize("kind", ["empty", "foreign"])
+    async def test_another_database_is_not_taken_for_ours(self, shop: Shop, new_service: NewService, kind: str) -> None:
+        """The operator has put the wrong database in place: nothing is written to it, and the journal is kept."""
+        await shop.take_database()
+        accepted = await shop.accepted("1")
+        async with _another_database(shop, new_service, kind):
+            before = _content(shop)
+            await shop.bring_database()
+            await shop.waits_for("installation" if kind == "foreign" else "42P01")
+            # What comes back may be right after all; what is known to be wrong stops the node until it is right.
+            assert (await shop.pay("1")).status == (503 if kind == "foreign" else 202)
+            assert _content(shop) == before
+            await shop.take_database()
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert (await shop.order(accepted))["status"] == "posted"
+
+
+@contextlib.asynccontextmanager
+async def _another_database(shop: Shop, new_service: NewService, kind: str) -> AsyncIterator[None]:
+    """An empty database, or another service's, in place of ours."""
+    ours = shop.postgres.database
+    shop.postgres.execute_elsewhere(f"ALTER DATABASE {ours} RENAME TO {ours}_aside")
+    shop.postgres.execute_elsewhere(f"CREATE DATABASE {ours} OWNER aiopypay")
+    try:
+        if kind == "foreign":
+            stranger = new_service(shop.postgres.dsn)
+            stranger.start()
+            await stranger.wait_ready()
+            await stranger.terminate()
+        yield
+    finally:
+        shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
+        shop.postgres.execute_elsewhere(f"ALTER DATABASE {ours}_aside RENAME TO {ours}")
+
+
+def _content(shop: Shop) -> list[tuple[Any, ...]]:
+    tables = [name for (name,) in shop.postgres.execute(TABLES)]
+    return [(name, *shop.postgres.execute(f"SELECT count(*) FROM {name}")) for name in tables]
+
+
+class TestStartOnAnotherDatabase:
+    """The operator starts a node that has a journal on a database that is not its own."""
+
+    @pytest.mark.parametrize("kind", ["empty", "foreign"])
+    async def test_it_waits_for_its_own_and_writes_nothing(
+        self, shop: Shop, new_service: NewService, kind: str
+    ) -> None:
+        await shop.take_database()
+        accepted = await shop.accepted("1")
+        shop.service.kill()
+        await shop.bring_database()
+        async with _another_database(shop, new_service, kind):
+            before = _content(shop)
+            shop.service.start()
+            await shop.service.wait_ready()
+            await shop.waits_for("installation" if kind == "foreign" else "42P01")
+            assert _content(shop) == before
+            await shop.take_database()
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert (await shop.order(accepted))["status"] == "posted"
+
+
+class TestBackup:
+    async def test_an_older_backup_waits_for_the_operator_who_replays(self, shop: Shop) -> None:
+        """The backup has forgotten one payment online, and all that was settled after it."""
+        ours = shop.postgres.database
+        await self._back_up(shop)
+        assert (await shop.pay("7", key="online")).status == 200
+        await shop.take_database()
+        settled = await shop.accepted("5", key="settled")
+        await shop.bring_database()
+        await shop.is_online()
+        await shop.take_database()
+        pending = await shop.accepted("3", key="pending")
+        shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
+        shop.postgres.execute_elsewhere(f"ALTER DATABASE backup RENAME TO {ours}")
+        await shop.bring_database()
+        await shop.waits_for("an older backup was restored")
+        assert shop.postgres.execute("SELECT count(*) FROM orders WHERE idempotency_key IS NOT NULL") == [(0,)]
+        await shop.service.terminate()
+        assert "1 entries" in await shop.service.operate("journal", "replay")
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.is_online()
+
+        rows = shop.postgres.execute("SELECT id::text FROM orders WHERE idempotency_key IS NOT NULL ORDER BY posted_at")
+        assert sorted(row[0] for row in rows) == sorted([settled, pending])
+        # What was booked online is in no journal; what is here is what the database has.
+        assert await shop.balance() == Decimal("291.92")
+        for key, amount in (("settled", "5"), ("pending", "3")):
+            assert (await shop.pay(amount, key=key)).status == 200
+        assert await shop.balance() == Decimal("291.92")
+
+    async def test_one_that_lacks_a_single_change_is_noticed(self, shop: Shop) -> None:
+        """Settling raises the version itself: what counts is the version before."""
+        ours = shop.postgres.database
+        await self._back_up(shop)
+        assert (await shop.pay("7")).status == 200
+        await shop.take_database()
+        await shop.accepted("3")
+        shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
+        shop.postgres.execute_elsewhere(f"ALTER DATABASE backup RENAME TO {ours}")
+        await shop.bring_database()
+        await shop.waits_for("an older backup was restored")
+
+    async def test_replay_is_for_a_service_that_is_stopped(self, shop: Shop) -> None:
+        ended = await asyncio.to_thread(shop.service.run, "journal", "replay")
+
+        assert ended.returncode == 1
+        assert "in use by another aiopypay" in ended.stderr
+
+    async def _back_up(self, shop: Shop) -> None:
+        await shop.service.terminate()
+        shop.postgres.execute_elsewhere("DROP DATABASE IF EXISTS backup")
+        shop.postgres.execute_elsewhere(f"CREATE DATABASE backup OWNER aiopypay TEMPLATE {shop.postgres.database}")
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.service.wait_filled()
+
+
+class TestRates:
+    async def test_the_rate_of_acceptance_counts(self, shop: Shop) -> None:
+        await shop.take_database()
+        accepted = await shop.accepted("100")
+        shop.postgres.execute("UPDATE currencies SET commission = 0.5 WHERE id = 'USD'")
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert [row["amount"] for row in (await shop.order(accepted))["transfers"]] == [Decimal(100), Decimal(1)]
+        assert (await shop.pay("10")).body["transfers"][1]["amount"] == Decimal(5)
+
+
+class TestCaps:
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """All that may be bounded."""
+        return {
+            "APP_OFFLINE_MAX_AMOUNT": "20",
+            "APP_OFFLINE_MAX_DEBIT": "45",
+            "APP_OFFLINE_MAX_ORDERS": "4",
+        }
+
+    async def test_each_has_its_own_problem(self, shop: Shop) -> None:
+        assert (await shop.pay("21", key="online")).status == 200
+        await shop.take_database()
+        await self._is_refused(shop, "20.01", "offline-amount-cap")
+        await shop.accepted("20", key="first")
+        await shop.accepted("20", key="second")
+        # Commission counts: 45 - 40.40.
+        await self._is_refused(shop, "4.60", "offline-debit-cap")
+        await shop.accepted("4.55")
+        await pay(shop.service.base_url, shop.bert, account_in(shop.bert, "USD"), shop.from_id, "1")
+        await self._is_refused(shop, "0.01", "offline-orders-cap", payer=shop.bert)
+        # A retry is no new order.
+        assert (await shop.pay("20", key="second")).status == 202
+        assert (await shop.pay("21", key="online")).status == 200
+        # What is not covered is 402, whatever the caps say.
+        assert (await shop.pay("5000")).status == 402
+        await shop.bring_database()
+        await shop.is_online()
+        # The next outage begins anew.
+        await shop.take_database()
+        await shop.accepted("20")
+        await shop.bring_database()
+        await shop.is_online()
+
+    async def _is_refused(self, shop: Shop, amount: str, problem: str, payer: Person | None = None) -> None:
+        payer = payer or shop.anna
+        payee = shop.bert if payer is shop.anna else shop.anna
+        told = await pay(shop.service.base_url, payer, account_in(payer, "USD"), account_in(payee, "USD"), amount)
+        assert (told.status, told.problem) == (503, problem)
+        assert int(told.headers["Retry-After"]) > 0
+
+
+class TestJournalCommand:
+    async def test_it_lists_while_the_service_runs_and_when_it_is_stopped(self, shop: Shop) -> None:
+        await shop.take_database()
+        refused = await shop.accepted("10", comment=TRAP)
+        posted = await shop.accepted("1")
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
+        await shop.bring_database()
+        await shop.is_online()
+        await shop.take_database()
+        pending = await shop.accepted("2.50")
+        expected = {refused: "refused", posted: "posted", pending: "pending"}
+
+        assert await self._listed(shop) == expected
+        assert await self._listed(shop, "--state", "refused") == {refused: "refused"}
+        assert "3 entries." in await shop.service.operate("journal")
+        await shop.service.terminate()
+        assert await self._listed(shop) == expected
+        lines = (await shop.service.operate("journal", "--json")).splitlines()
+        assert [json.loads(line, parse_float=Decimal)["amount"] for line in lines] == [10, 1, Decimal("2.50")]
+        await shop.bring_database()
+
+    async def _listed(self, shop: Shop, *options: str) -> dict[str, str]:
+        lines = (await shop.service.operate("journal", "--json", *options)).splitlines()
+        return {line["order_id"]: line["state"] for line in map(json.loads, lines)}
+
+
+class TestKeys:
+    async def test_what_was_booked_before_gets_its_original_answer(self, shop: Shop) -> None:
+        original = await shop.pay("5", key="booked")
+        await shop.take_database()
+        again = await shop.pay("5", key="booked")
+
+        assert (original.status, again.status, again.body) == (200, 200, original.body)
+        assert again.headers["Location"] == original.headers["Location"]
+        assert (await shop.pay("6", key="booked")).status == 422
+        assert await shop.balance() == Decimal("294.95")
+        await shop.bring_database()
+
+    async def test_a_key_is_one_order_over_the_outage(self, shop: Shop) -> None:
+        await shop.take_database()
+        first = await shop.pay("5", key="offline")
+        assert (await shop.pay("5", key="offline")).body == first.body
+        assert (await shop.pay("6", key="offline")).status == 422
+        await shop.restart()
+        assert (await shop.pay("5", key="offline")).body == first.body
+        await shop.bring_database()
+        await shop.is_online()
+        posted = await shop.pay("5", key="offline")
+
+        assert (posted.status, posted.body["order_id"]) == (200, first.body["order_id"])
+        assert (await shop.pay("6", key="offline")).status == 422
+        assert await shop.balance() == Decimal("294.95")
+
+    async def test_a_key_of_an_account_s_opening_is_taken(self, shop: Shop) -> None:
+        opened = await call(
+            shop.service.base_url,
+            "POST",
+            f"/users/{shop.anna.id}/accounts/USD",
+            shop.anna.headers | {"Idempotency-Key": "opening"},
+        )
+        assert opened.status == 200
+        await shop.service.wait_filled()
+        await shop.take_database()
+
+        assert (await shop.pay("5", key="opening")).status == 422
+        assert (await shop.pay("5", key="another")).status == 202
+        await shop.bring_database()
+        await shop.is_online()
+
+    async def test_a_refusal_burns_no_key(self, shop: Shop) -> None:
+        await shop.take_database()
+        assert (await shop.pay("5000", key="again")).status == 402
+        assert (await shop.pay("5", key="again")).status == 202
+        await shop.bring_database()
+        await shop.is_online()
+        assert (await shop.pay("5", key="again")).status == 200
+
+
+async def test_a_402_names_the_expected_balance_and_reads_show_it(shop: Shop) -> None:
+    await shop.take_database()
+    told = await shop.pay("100")
+    assert (told.body["status"], told.body["balance"]) == ("pending", Decimal("199.00"))
+    assert [row["id"] for row in told.body["transfers"]] == [None, None]
+    assert told.body["detail"].startswith("Service partially down.")
+    assert told.headers["Location"] == f"/users/{shop.anna.id}/orders/{told.body['order_id']}"
+    assert (await shop.pay("199")).status == 402
+    assert await shop.balance() == Decimal("199.00")
+    assert (await shop.order(told.body["order_id"]))["status"] == "pending"
+    await shop.bring_database()
+    await eventually(lambda: _is_posted(shop, told.body["order_id"]), SETTLING_SECONDS, "the order is posted")
+
+
+async def _is_posted(shop: Shop, order_id: str) -> bool:
+    return bool((await shop.order(order_id))["status"] == "posted")
