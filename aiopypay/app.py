@@ -11,7 +11,7 @@ from aiopypay.database import Database
 from aiopypay.errors import StartError
 from aiopypay.forms import BODY_BYTES_MAX
 from aiopypay.group_commit import GroupCommit
-from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
+from aiopypay.handlers import accounts, balances, currencies, operation, orders, transfers, users
 from aiopypay.metrics import Metrics
 from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, request_id, set_headers
 from aiopypay.passwords import Passwords
@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
-    for module in (currencies, users, accounts, transfers, orders, operation):
+    for module in (currencies, users, accounts, transfers, orders, balances, operation):
         for route in module.routes:
             if isinstance(route, web.RouteDef):
                 route.kwargs["expect_handler"] = expect

@@ -3,6 +3,7 @@
 The message of a problem is its *detail*: a sentence for the person who sent the request.
 """
 
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -16,7 +17,7 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal server error"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -70,9 +71,17 @@ class NotAuthenticated(Problem):
 
 
 class InsufficientFunds(Problem):
-    """`from` does not cover the amount and its commission. Nothing was booked."""
+    """The paying account does not cover the amount and its commission. Nothing was booked.
+
+    `balance` is what it holds; `is_offline` tells that it was judged on what was last known, without the database.
+    """
 
     status, slug, title = 402, "insufficient-funds", "Insufficient funds"
+
+    def __init__(self, detail: str, *, balance: Decimal = Decimal(0), is_offline: bool = False) -> None:
+        super().__init__(detail)
+        self.balance = balance
+        self.is_offline = is_offline
 
 
 class Forbidden(Problem):

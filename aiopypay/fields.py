@@ -34,6 +34,7 @@ def parse_id(text: str) -> int:
 
 
 parse_amount = money.parse_amount
+parse_value = money.parse_value
 
 
 def parse_text(text: str) -> str:

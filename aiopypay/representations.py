@@ -81,6 +81,38 @@ class PendingBody(msgspec.Struct):
     detail: str
 
 
+class BalanceBody(msgspec.Struct):
+    """A user's balance; `id` is the account's, `updated_at` is null until it first changes."""
+
+    user_id: int
+    value: Decimal
+    created_at: datetime
+    updated_at: datetime | None
+    id: int
+
+
+class OfflineBalanceDetail(msgspec.Struct):
+    """What was asked for without the database, and the expected balance."""
+
+    user_id: int
+    value: Decimal
+    balance: Decimal
+    message: str
+
+
+class OfflineBalanceBody(msgspec.Struct):
+    """What a deposit or withdrawal accepted without the database is answered with."""
+
+    detail: OfflineBalanceDetail
+    order_id: UUID
+
+
+class OfflineRefusalBody(msgspec.Struct):
+    """What a withdrawal that is not covered is answered with, without the database."""
+
+    detail: OfflineBalanceDetail
+
+
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 
@@ -112,6 +144,11 @@ def account_body(row: AccountRow) -> AccountBody:
     """Returns the JSON form of an account."""
     amount = in_decimals(row.amount, row.decimals)
     return AccountBody(row.id, row.user_id, row.currency_id, amount, row.created_at, row.updated_at)
+
+
+def balance_body(row: AccountRow) -> BalanceBody:
+    """Returns an account as its owner's balance."""
+    return BalanceBody(row.user_id, in_decimals(row.amount, row.decimals), row.created_at, row.updated_at, row.id)
 
 
 def transfer_body(row: TransferRow) -> TransferBody:

@@ -50,7 +50,7 @@ WITH credits AS (
     -- Waiting registrations queue here in one order, so that they cannot deadlock.
     SELECT id FROM accounts
     WHERE id IN (SELECT from_account_id FROM credits UNION ALL SELECT to_account_id FROM credits)
-    ORDER BY id
+    ORDER BY id < 0, id
     FOR NO KEY UPDATE
 )
 UPDATE accounts SET amount = accounts.amount + change.amount
