@@ -90,6 +90,12 @@ class Forbidden(Problem):
     status, slug, title = 403, "forbidden", "Forbidden"
 
 
+class WrongPassword(Forbidden):
+    """`current_password` is not the caller's password."""
+
+    slug, title = "wrong-password", "Wrong password"
+
+
 class UserDeactivated(Forbidden):
     """The right password of a deactivated user."""
 
@@ -120,6 +126,18 @@ class UsernameTaken(Problem):
     status, slug, title = 409, "username-taken", "Username taken"
 
 
+class OwnAccess(Problem):
+    """Admins cannot take their own access away: somebody else has to."""
+
+    status, slug, title = 409, "own-access", "Own access"
+
+
+class CurrencyExists(Problem):
+    """There is a currency of this id already."""
+
+    status, slug, title = 409, "currency-exists", "Currency exists"
+
+
 class OrderRefused(Problem):
     """An order accepted without the database was refused when it was to be booked. Its key stays with it."""
 
@@ -142,6 +160,16 @@ class IdempotencyKeyReused(Problem):
     """The key was used before with another content."""
 
     status, slug, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
+
+
+class TooManyRequests(Problem):
+    """The client is to wait; nothing was done. `retry_after_seconds` says for how long."""
+
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Overloaded(Problem):
