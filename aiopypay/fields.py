@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Literal
 
 from aiopypay import money
@@ -13,12 +14,14 @@ MAX_PASSWORD_CHARACTERS = 256
 MAX_PAGE = 1000
 
 _ID = re.compile(r"[0-9]{1,19}")
+_CURRENCY_ID = re.compile(r"[A-Z]{3}")
+_RATE = re.compile(r"[01](?:\.[0-9]{1,6})?")
 _USERNAME = re.compile(r"[A-Za-z0-9_@.-]{1,64}")
 _RESERVED_USERNAMES = {"me", ".", ".."}
 
 
 class Number(str):
-    """The raw text of a JSON number. A field that wants text does not take it."""
+    """The raw text of a JSON number, or of true or false. A field that wants text does not take it."""
 
     __slots__ = ()
 
@@ -83,6 +86,46 @@ def parse_sort(text: str) -> Literal["asc", "dsc"]:
     if text == "dsc":
         return "dsc"
     raise ValueError("must be asc or dsc")
+
+
+def parse_flag(text: str) -> bool:
+    """`true` or `false`."""
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def parse_currency_id(text: str) -> str:
+    """Three capital letters."""
+    if isinstance(text, Number) or not _CURRENCY_ID.fullmatch(text):
+        raise ValueError("must be three letters A-Z")
+    return text
+
+
+def parse_decimals(text: str) -> int:
+    """0 to 6."""
+    if text not in ("0", "1", "2", "3", "4", "5", "6"):
+        raise ValueError("must be 0 to 6")
+    return int(text)
+
+
+def parse_rate(text: str) -> Decimal:
+    """A rate from 0 (none) to 1 (all), with at most 6 decimals."""
+    if not _RATE.fullmatch(text) or Decimal(text) > 1:
+        raise ValueError("must be a rate from 0 to 1 with at most 6 decimals, such as 0.01")
+    return Decimal(text)
+
+
+def parse_ignored(text: str) -> str:
+    """Anything: the field is taken and not looked at."""
+    return text
+
+
+def parse_offset(text: str) -> int:
+    """0 or more."""
+    if not _ID.fullmatch(text) or int(text) > LARGEST_ID:
+        raise ValueError("must be 0 or more")
+    return int(text)
 
 
 def parse_limit(text: str) -> int:

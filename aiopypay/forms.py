@@ -78,6 +78,8 @@ def build(form: type[Form], pairs: Pairs) -> Form:
 
 
 def _parsed(name: str, parse: Parser, raw: Any) -> Any:
+    if isinstance(raw, bool):
+        raw = Number("true" if raw else "false")
     if not isinstance(raw, str):
         raise InvalidRequest(f"{name}: must be text or a number", field=name)
     try:

@@ -12,6 +12,7 @@ from aiopypay.money import in_decimals
 from aiopypay.store.accounts import AccountRow, CurrencyRow
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
+from aiopypay.store.users import User
 
 PROCESSED_OFFLINE = (
     "Service partially down. But your transaction is being processed offline and will be processed once online"
@@ -35,6 +36,16 @@ class UserBody(msgspec.Struct):
     id: int
     username: str
     full_name: str
+
+
+class PersonBody(msgspec.Struct):
+    """A user in the form of client-transactions-api: `id` is text, and `password` is never told."""
+
+    username: str
+    password: None
+    is_admin: bool
+    is_active: bool
+    id: str
 
 
 class AccountBody(msgspec.Struct):
@@ -138,6 +149,11 @@ def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | Non
 def currency_body(row: CurrencyRow) -> CurrencyBody:
     """Returns the JSON form of a currency."""
     return CurrencyBody(row.id, row.description, row.commission, row.decimals)
+
+
+def person_body(user: User) -> PersonBody:
+    """Returns a user as they and admins see them."""
+    return PersonBody(user.username, None, user.is_admin, user.is_active, str(user.id))
 
 
 def account_body(row: AccountRow) -> AccountBody:

@@ -67,7 +67,7 @@ SELECT_PASSWORD_HASH = "SELECT password_hash FROM users WHERE id = %(user_id)s"
 
 # Only where it is still the hash that was verified: a password change in between wins.
 UPDATE_PASSWORD_HASH = """
-UPDATE users SET password_hash = %(new_hash)s, updated_at = now()
+UPDATE users SET password_hash = %(new_hash)s
 WHERE id = %(user_id)s AND password_hash = %(old_hash)s
 RETURNING id
 """

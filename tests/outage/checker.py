@@ -285,8 +285,7 @@ class _OneNode:
         accepted = sorted(
             (payment.acknowledgement.ended, self._first_transfers[payment.acknowledgement.body["order_id"]], payment)
             for payment in self._payments
-            if payment.acknowledgement is not None
-            and payment.acknowledgement.body["order_id"] in self._first_transfers
+            if payment.acknowledgement is not None and payment.acknowledgement.body["order_id"] in self._first_transfers
         )
         asked = sorted(
             (min(answer.started for answer in payment.answers), transfer_id) for _, transfer_id, payment in accepted

@@ -49,9 +49,7 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(
-        self, *, command: Sequence[str] = COMMAND, environment: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def start(self, *, command: Sequence[str] = COMMAND, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """Starts the process; `wait_ready` waits until it serves.
 
         `command` stands in place of `-m aiopypay`, for launchers that prepare a fault; `environment` counts for this
