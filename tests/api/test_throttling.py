@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aiopypay import throttling
+from aiopypay.errors import TooManyRequests
 from aiopypay.settings import Settings
 from aiopypay.throttling import Patience, Throttle
 from tests.client import PASSWORD, Answer, Service, basic
@@ -153,7 +154,7 @@ async def fail(throttle: Throttle, username: str = "vasya", address: str = "192.
     try:
         async with throttle.attempt(username, address) as attempt:
             attempt.succeeded = False
-    except throttling.TooManyRequests as refusal:
+    except TooManyRequests as refusal:
         return refusal.retry_after_seconds or 0
     return 0
 

@@ -159,7 +159,7 @@ async def test_money_deposited_offline_can_be_spent_offline_and_survives_kills(
     await start_database(empty_postgres, process)
     again = (await order(vasya, "10.10", key="deposit")).ok(201)
     assert (again["user_id"], str(again["value"]), again["id"]) == (vasya.id, "10.10", vasya.accounts["USD"])
-    assert (await vasya.balance(), await frosya.balance()) == (0, 0)
+    assert [await person.balance() for person in (vasya, frosya)] == [Decimal(0)] * 2
     assert (await process.health())["refused_at_settling"] == 0
     assert ledger.count(service.database_url, "orders") == 3
     ledger.assert_ledger_balances(service.database_url)
