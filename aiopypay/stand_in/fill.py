@@ -67,7 +67,7 @@ class Fill:
 
     async def _fill_currencies(self) -> bool:
         try:
-            await self._rates.follow()
+            await self._rates.follow(anew=True)
         except Problem as problem:
             logger.debug("The fill waits: %s", problem)
             return False

@@ -43,9 +43,11 @@ class Rates:
                 currencies = await pages.currencies(connection)
             self._remember(currencies)
 
-    async def follow(self) -> None:
-        """Remembers what others have changed. Raises what Database.transaction raises."""
+    async def follow(self, *, anew: bool = False) -> None:
+        """Remembers what others have changed; `anew`: in any case. Raises what Database.transaction raises."""
         async with self._turn:
+            if anew:
+                self._remembered = ()
             async with self._database.transaction() as connection:
                 currencies = await pages.currencies(connection)
             self._remember(currencies)
