@@ -11,9 +11,10 @@ from aiopypay.database import Database
 from aiopypay.errors import StartError
 from aiopypay.forms import BODY_BYTES_MAX
 from aiopypay.group_commit import GroupCommit
-from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
+from aiopypay.handlers import accounts, currencies, documentation, operation, orders, transfers, users
 from aiopypay.metrics import Metrics
 from aiopypay.middlewares import METRICS, MODE, count, problem_json, request_id, set_headers
+from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
@@ -36,8 +37,9 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
-    for module in (currencies, users, accounts, transfers, orders, operation):
+    for module in (currencies, users, accounts, transfers, orders, operation, documentation):
         app.add_routes(module.routes)
+    app[documentation.DOCUMENT] = encoded(document(app.router))
     app.cleanup_ctx.append(_resources)
     return app
 

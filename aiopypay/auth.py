@@ -9,6 +9,7 @@ from functools import wraps
 
 from aiohttp import web
 
+from aiopypay.answers import add_traits
 from aiopypay.batches import Batcher
 from aiopypay.credentials import VerifiedCredentials
 from aiopypay.database import Database
@@ -18,6 +19,7 @@ from aiopypay.errors import (
     InvalidRequest,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     Problem,
     UserDeactivated,
 )
@@ -89,6 +91,8 @@ class Authenticator:
 
 AUTHENTICATOR: web.AppKey[Authenticator] = web.AppKey("authenticator", Authenticator)
 
+_PROBLEMS = {InvalidRequest, NotAuthenticated, UserDeactivated, Overloaded}
+
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -109,7 +113,7 @@ def authenticated(
                 raise Forbidden("This belongs to another user")
             return await handler(request, user)
 
-        return check
+        return add_traits(check, authenticated=True, problems=_PROBLEMS | ({Forbidden} if owner else set()))
 
     return decorate
 

@@ -1,8 +1,13 @@
-"""How the text of one field becomes a value. Each parser raises ValueError with what the field must be."""
+"""How the text of one field becomes a value. Each parser raises ValueError with what the field must be.
+
+Beside each parser stands the JSON schema of what it takes, an example included; the OpenAPI document is made of them.
+"""
 
 import re
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, TypeVar
 
 from aiopypay import money
 
@@ -15,6 +20,7 @@ MAX_PAGE = 1000
 _ID = re.compile(r"[0-9]{1,19}")
 _USERNAME = re.compile(r"[A-Za-z0-9_@.-]{1,64}")
 _RESERVED_USERNAMES = {"me", ".", ".."}
+_NO_NUL = r"^[^\x00]*$"
 
 
 class Number(str):
@@ -24,8 +30,44 @@ class Number(str):
 
 
 Parser = Callable[[str], Any]
+Schema = Mapping[str, Any]
+AnyParser = TypeVar("AnyParser", bound=Parser)
 
 
+@dataclass(frozen=True, slots=True)
+class FieldSchema:
+    """What a field takes: `text` in forms, queries and paths, `json` as a member of a JSON document."""
+
+    text: Schema
+    json: Schema
+
+
+_SCHEMAS: dict[Parser, FieldSchema] = {}
+
+
+def takes(schema: Schema, *, digits: str | None = None) -> Callable[[AnyParser], AnyParser]:
+    """Declares what a parser takes. A number may come as a JSON string too, which matches `digits`."""
+    json = schema if digits is None else {"anyOf": [schema, {"type": "string", "pattern": digits}]}
+
+    def declare(parse: AnyParser) -> AnyParser:
+        _SCHEMAS[parse] = FieldSchema(schema, json)
+        return parse
+
+    return declare
+
+
+def schema_of(parse: Parser) -> FieldSchema:
+    """Returns what was declared with @takes. Raises LookupError where nothing was."""
+    if parse not in _SCHEMAS:
+        raise LookupError(f"{getattr(parse, '__qualname__', parse)} has no schema: declare what it takes with @takes")
+    return _SCHEMAS[parse]
+
+
+# Nobody has an id of more than 18 digits that does not begin with 0 to 8.
+@takes(
+    {"type": "integer", "minimum": 0, "maximum": LARGEST_ID},
+    digits="^(?:[0-9]{1,18}|[0-8][0-9]{18})$",
+)
 def parse_id(text: str) -> int:
     """ASCII digits within a signed 64-bit integer."""
     if not _ID.fullmatch(text) or int(text) > LARGEST_ID:
@@ -33,9 +75,19 @@ def parse_id(text: str) -> int:
     return int(text)
 
 
-parse_amount = money.parse_amount
+parse_amount = takes(
+    {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": int(money.MAX_AMOUNT),
+        "description": "An amount in the major unit of the currency, with at most the currency's decimals.",
+        "examples": [Decimal("10.50")],
+    },
+    digits=r"^(?=.*[1-9])[0-9]{1,12}(?:\.[0-9]+)?$",
+)(money.parse_amount)
 
 
+@takes({"type": "string", "pattern": _NO_NUL})
 def parse_text(text: str) -> str:
     """Text that PostgreSQL can hold: no NUL, no half of a surrogate pair (which is also how bad UTF-8 arrives)."""
     if isinstance(text, Number):
@@ -45,6 +97,9 @@ def parse_text(text: str) -> str:
     return text
 
 
+@takes(
+    {"type": "string", "maxLength": MAX_COMMENT_CHARACTERS, "pattern": _NO_NUL, "examples": ["The rent of May"]},
+)
 def parse_comment(text: str) -> str:
     """Text of at most 255 characters."""
     if len(text) > MAX_COMMENT_CHARACTERS:
@@ -52,6 +107,14 @@ def parse_comment(text: str) -> str:
     return parse_text(text)
 
 
+@takes(
+    {
+        "type": "string",
+        "pattern": r"^(?!(?:[mM][eE]|\.{1,2})$)[A-Za-z0-9_@.-]{1,64}$",
+        "description": "Unique without regard to case.",
+        "examples": ["vasya"],
+    }
+)
 def parse_username(text: str) -> str:
     """1 to 64 of letters, digits and _ @ . -, the whole string; not `me`, `.`, `..`."""
     if isinstance(text, Number) or not _USERNAME.fullmatch(text) or text.lower() in _RESERVED_USERNAMES:
@@ -59,6 +122,16 @@ def parse_username(text: str) -> str:
     return text
 
 
+@takes(
+    {
+        "type": "string",
+        "format": "password",
+        "maxLength": MAX_PASSWORD_CHARACTERS,
+        "pattern": r"^[^\x00-\x1f\x7f]*$",
+        "description": "How short a new one may be is a setting, by default 8 characters.",
+        "examples": ["correct horse"],
+    }
+)
 def parse_password(text: str) -> str:
     """Text of at most 256 characters without control characters (RFC 7617). The shortest is a setting."""
     if len(text) > MAX_PASSWORD_CHARACTERS:
@@ -68,6 +141,15 @@ def parse_password(text: str) -> str:
     return parse_text(text)
 
 
+@takes(
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_NAME_CHARACTERS,
+        "pattern": _NO_NUL,
+        "examples": ["Vasily Pupkin"],
+    }
+)
 def parse_full_name(text: str) -> str:
     """Text of 1 to 255 characters."""
     if not 1 <= len(text) <= MAX_NAME_CHARACTERS:
@@ -75,6 +157,7 @@ def parse_full_name(text: str) -> str:
     return parse_text(text)
 
 
+@takes({"type": "string", "enum": ["asc", "dsc"]})
 def parse_sort(text: str) -> Literal["asc", "dsc"]:
     """`asc` or `dsc`."""
     if text == "asc":
@@ -84,6 +167,7 @@ def parse_sort(text: str) -> Literal["asc", "dsc"]:
     raise ValueError("must be asc or dsc")
 
 
+@takes({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "examples": [100]}, digits="^[0-9]{1,4}$")
 def parse_limit(text: str) -> int:
     """1 to 1000."""
     if not _ID.fullmatch(text) or not 1 <= int(text) <= MAX_PAGE:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,16 @@ PROCESSED_OFFLINE = (
 )
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+# What the OpenAPI document shows of them.
+Time = Annotated[datetime, msgspec.Meta(tz=True, examples=["2026-05-01T12:00:00Z"])]
+Pending = Annotated[str, msgspec.Meta(extra_json_schema={"const": "pending"})]
+ProcessedOffline = Annotated[str, msgspec.Meta(examples=[PROCESSED_OFFLINE])]
+OrderStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["posted", "pending", "refused"]})]
+TransferKind = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"enum": ["payment", "internal", "commission", "deposit", "withdrawal", "opening"]}),
+]
 
 
 class CurrencyBody(msgspec.Struct):
@@ -44,8 +54,8 @@ class AccountBody(msgspec.Struct):
     user_id: int
     currency_id: str
     amount: Decimal
-    created_at: datetime
-    updated_at: datetime | None
+    created_at: Time
+    updated_at: Time | None
 
 
 class TransferBody(msgspec.Struct):
@@ -53,8 +63,8 @@ class TransferBody(msgspec.Struct):
 
     id: int | None
     order_id: UUID
-    kind: str
-    timestamp: datetime | None
+    kind: TransferKind
+    timestamp: Time | None
     from_account_id: int
     to_account_id: int
     amount: Decimal
@@ -65,7 +75,7 @@ class ReceiptBody(msgspec.Struct):
     """What a posted transfer is answered with; `balance` is the paying account's afterwards."""
 
     order_id: UUID
-    status: str
+    status: OrderStatus
     transfers: list[TransferBody]
     balance: Decimal | None
 
@@ -74,20 +84,20 @@ class PendingBody(msgspec.Struct):
     """What a transfer accepted without the database is answered with; `balance` is the expected one."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
+    status: Pending
+    accepted_at: Time
     transfers: list[TransferBody]
     balance: Decimal | None
-    detail: str
+    detail: ProcessedOffline
 
 
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
-    posted_at: datetime | None
+    status: OrderStatus
+    accepted_at: Time
+    posted_at: Time | None
     reason: str | None
     transfers: list[TransferBody]
 

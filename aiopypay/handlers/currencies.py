@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
+from aiopypay.answers import answers
 from aiopypay.handlers import read
-from aiopypay.representations import currency_body, json_response
+from aiopypay.representations import CurrencyBody, currency_body, json_response
 from aiopypay.stand_in import reading
 from aiopypay.store.accounts import currencies
 
@@ -11,6 +12,7 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/currencies")
+@answers(200, list[CurrencyBody], offline=True)
 async def list_currencies(request: web.Request) -> web.Response:
     """All currencies, in the order of their creation."""
     rows = await read(request, currencies, reading.currencies)
