@@ -28,10 +28,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 _FOLDER = files("aiopypay.openapi")
 _PAGE = (_FOLDER / "page" / "index.html").read_bytes()
-_SCRIPTS = {
-    "start.js": (_FOLDER / "page" / "start.js").read_bytes(),
-    "swagger-ui-bundle.js": (_FOLDER / "swagger_ui" / "swagger-ui-bundle.js").read_bytes(),
-}
+_START = (_FOLDER / "page" / "start.js").read_bytes()
+_BUNDLE = (_FOLDER / "swagger_ui" / "swagger-ui-bundle.js").read_bytes()
 _STYLES = (_FOLDER / "swagger_ui" / "swagger-ui.css").read_bytes()
 _ICON = (_FOLDER / "swagger_ui" / "favicon-32x32.png").read_bytes()
 
@@ -51,12 +49,18 @@ async def get_page(_: web.Request) -> web.Response:
     return web.Response(body=_PAGE, content_type="text/html", charset="utf-8", headers=headers)
 
 
-@routes.get(r"/docs/{script:start\.js|swagger-ui-bundle\.js}")
+@routes.get("/docs/start.js")
 @answers(200, str, media_type="text/javascript", database=False)
-async def get_script(request: web.Request) -> web.Response:
-    """The page's scripts."""
-    body = _SCRIPTS[request.match_info["script"]]
-    return web.Response(body=body, content_type="text/javascript", charset="utf-8")
+async def get_start(_: web.Request) -> web.Response:
+    """The script that starts Swagger UI."""
+    return web.Response(body=_START, content_type="text/javascript", charset="utf-8")
+
+
+@routes.get("/docs/swagger-ui-bundle.js")
+@answers(200, str, media_type="text/javascript", database=False)
+async def get_bundle(_: web.Request) -> web.Response:
+    """Swagger UI itself."""
+    return web.Response(body=_BUNDLE, content_type="text/javascript", charset="utf-8")
 
 
 @routes.get("/docs/swagger-ui.css")

@@ -64,7 +64,7 @@ def path_parameters(pattern: str) -> list[Schema]:
     for match in _GROUP.finditer(pattern):
         expression = pattern[match.end() : _end_of_group(pattern, match.end())]
         schema = (
-            schema_of(parse_id).text if expression == "[0-9]+" else {"type": "string", "pattern": f"^{expression}$"}
+            schema_of(parse_id).text if expression == "[0-9]+" else {"type": "string", "pattern": f"^(?:{expression})$"}
         )
         parameters.append({"name": match[1], "in": "path", "required": True, "schema": dict(schema)})
     return parameters
