@@ -17,6 +17,7 @@ from aiopypay.handlers import (
     administration,
     balances,
     currencies,
+    documentation,
     me,
     operation,
     orders,
@@ -28,6 +29,7 @@ from aiopypay.handlers import (
 )
 from aiopypay.metrics import Metrics
 from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, request_id, set_headers
+from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
@@ -51,6 +53,7 @@ ROUTES = (
     administration,
     balances,
     operation,
+    documentation,
 )
 
 
@@ -71,6 +74,7 @@ def create_app(settings: Settings) -> web.Application:
             if isinstance(route, web.RouteDef):
                 route.kwargs["expect_handler"] = expect
         app.add_routes(module.routes)
+    app[documentation.DOCUMENT] = encoded(document(app.router))
     app.cleanup_ctx.append(_resources)
     return app
 

@@ -5,12 +5,23 @@ from functools import wraps
 
 from aiohttp import web
 
+from aiopypay.answers import add_traits
 from aiopypay.authenticator import Authenticator
-from aiopypay.errors import Forbidden, NotFound
+from aiopypay.errors import (
+    Forbidden,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    Overloaded,
+    TooManyRequests,
+    UserDeactivated,
+)
 from aiopypay.fields import parse_id
 from aiopypay.store.users import User
 
 AUTHENTICATOR: web.AppKey[Authenticator] = web.AppKey("authenticator", Authenticator)
+
+_PROBLEMS = {InvalidRequest, NotAuthenticated, UserDeactivated, TooManyRequests, Overloaded}
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,7 +46,8 @@ def authenticated(
                 raise Forbidden("This is for admins")
             return await handler(request, user)
 
-        return check
+        refusals = {Forbidden} if owner or admin else set()
+        return add_traits(check, authenticated=True, problems=_PROBLEMS | refusals)
 
     return decorate
 

@@ -166,6 +166,7 @@ class TooManyRequests(Problem):
     """The client is to wait; nothing was done. `retry_after_seconds` says for how long."""
 
     status, slug, title = 429, "too-many-requests", "Too many requests"
+    retry_after_seconds = 1
 
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)

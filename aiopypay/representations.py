@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,17 @@ PROCESSED_OFFLINE = (
 )
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+# What the OpenAPI document shows of them.
+Time = Annotated[datetime, msgspec.Meta(tz=True, examples=["2026-05-01T12:00:00Z"])]
+IdText = Annotated[str, msgspec.Meta(pattern="^[0-9]+$", examples=["2"])]
+Pending = Annotated[str, msgspec.Meta(extra_json_schema={"const": "pending"})]
+ProcessedOffline = Annotated[str, msgspec.Meta(examples=[PROCESSED_OFFLINE])]
+OrderStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["posted", "pending", "refused"]})]
+TransferKind = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"enum": ["payment", "internal", "commission", "deposit", "withdrawal", "opening"]}),
+]
 
 
 class CurrencyBody(msgspec.Struct):
@@ -45,7 +56,7 @@ class PersonBody(msgspec.Struct):
     password: None
     is_admin: bool
     is_active: bool
-    id: str
+    id: IdText
 
 
 class AccountBody(msgspec.Struct):
@@ -55,8 +66,8 @@ class AccountBody(msgspec.Struct):
     user_id: int
     currency_id: str
     amount: Decimal
-    created_at: datetime
-    updated_at: datetime | None
+    created_at: Time
+    updated_at: Time | None
 
 
 class TransferBody(msgspec.Struct):
@@ -64,8 +75,8 @@ class TransferBody(msgspec.Struct):
 
     id: int | None
     order_id: UUID
-    kind: str
-    timestamp: datetime | None
+    kind: TransferKind
+    timestamp: Time | None
     from_account_id: int
     to_account_id: int
     amount: Decimal
@@ -76,7 +87,7 @@ class ReceiptBody(msgspec.Struct):
     """What a posted transfer is answered with; `balance` is the paying account's afterwards."""
 
     order_id: UUID
-    status: str
+    status: OrderStatus
     transfers: list[TransferBody]
     balance: Decimal | None
 
@@ -85,52 +96,20 @@ class PendingBody(msgspec.Struct):
     """What a transfer accepted without the database is answered with; `balance` is the expected one."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
+    status: Pending
+    accepted_at: Time
     transfers: list[TransferBody]
     balance: Decimal | None
-    detail: str
-
-
-class BalanceBody(msgspec.Struct):
-    """A user's balance; `id` is the account's, `updated_at` is null until it first changes."""
-
-    user_id: int
-    value: Decimal
-    created_at: datetime
-    updated_at: datetime | None
-    id: int
-
-
-class OfflineBalanceDetail(msgspec.Struct):
-    """What was asked for without the database, and the expected balance."""
-
-    user_id: int
-    value: Decimal
-    balance: Decimal
-    message: str
-
-
-class OfflineBalanceBody(msgspec.Struct):
-    """What a deposit or withdrawal accepted without the database is answered with."""
-
-    detail: OfflineBalanceDetail
-    order_id: UUID
-
-
-class OfflineRefusalBody(msgspec.Struct):
-    """What a withdrawal that is not covered is answered with, without the database."""
-
-    detail: OfflineBalanceDetail
+    detail: ProcessedOffline
 
 
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
-    posted_at: datetime | None
+    status: OrderStatus
+    accepted_at: Time
+    posted_at: Time | None
     reason: str | None
     transfers: list[TransferBody]
 
@@ -160,11 +139,6 @@ def account_body(row: AccountRow) -> AccountBody:
     """Returns the JSON form of an account."""
     amount = in_decimals(row.amount, row.decimals)
     return AccountBody(row.id, row.user_id, row.currency_id, amount, row.created_at, row.updated_at)
-
-
-def balance_body(row: AccountRow) -> BalanceBody:
-    """Returns an account as its owner's balance."""
-    return BalanceBody(row.user_id, in_decimals(row.amount, row.decimals), row.created_at, row.updated_at, row.id)
 
 
 def transfer_body(row: TransferRow) -> TransferBody:

@@ -6,12 +6,14 @@ from typing import get_args
 import msgspec
 from aiohttp import web
 
+from aiopypay.answers import answers
 from aiopypay.auth import authenticated
 from aiopypay.errors import NotFound, OwnAccess
 from aiopypay.fields import parse_flag, parse_limit, parse_offset, parse_password, parse_username
 from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, STAND_IN
 from aiopypay.handlers.registration import hashed
+from aiopypay.parsers import takes
 from aiopypay.representations import PersonBody, json_response, person_body
 from aiopypay.store.administration import SortBy, UserChange, UsersPage, change_user, list_users, user_named
 from aiopypay.store.users import User
@@ -28,6 +30,7 @@ class UsersBody(msgspec.Struct):
     offset: int
 
 
+@takes({"type": "string", "enum": get_args(SortBy)})
 def parse_sort_by(text: str) -> SortBy:
     """One of the columns that users may be sorted by."""
     for column in get_args(SortBy):
@@ -58,6 +61,7 @@ class UserChangeForm:
 
 
 @routes.get("/api/users")
+@answers(200, UsersBody)
 @authenticated(admin=True)
 @query_string(UsersQuery)
 async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.Response:  # noqa: ARG001
@@ -69,6 +73,7 @@ async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.
 
 
 @routes.get("/api/users/{username}")
+@answers(200, PersonBody)
 @authenticated(admin=True)
 async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: ARG001
     """One user."""
@@ -79,6 +84,7 @@ async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: A
 
 
 @routes.patch("/api/users/{username}")
+@answers(200, PersonBody, problems=[OwnAccess])
 @authenticated(admin=True)
 @form_data(UserChangeForm)
 async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> web.Response:
@@ -92,6 +98,7 @@ async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> 
 
 
 @routes.delete("/api/users/{username}")
+@answers(204, problems=[OwnAccess])
 @authenticated(admin=True)
 async def delete_user(request: web.Request, user: User) -> web.Response:
     """Deactivates a user. What they have done and own stays."""

@@ -2,32 +2,65 @@
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from uuid import UUID
 
+import msgspec
 from aiohttp import web
 
+from aiopypay.answers import LOCATION, Link, answers
 from aiopypay.auth import authenticated
 from aiopypay.errors import Forbidden, InsufficientFunds, NotFound, UnknownAccount
-from aiopypay.fields import parse_id, parse_value
+from aiopypay.fields import parse_id
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import GROUP_COMMIT, SETTINGS, read
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.ledger import TransferOrder
 from aiopypay.money import in_decimals
-from aiopypay.representations import (
-    PROCESSED_OFFLINE,
-    OfflineBalanceBody,
-    OfflineBalanceDetail,
-    OfflineRefusalBody,
-    balance_body,
-    json_response,
-)
+from aiopypay.money_fields import parse_value
+from aiopypay.representations import PROCESSED_OFFLINE, Time, json_response
 from aiopypay.stand_in import reading
 from aiopypay.stand_in.records import Entry
+from aiopypay.store.accounts import AccountRow
 from aiopypay.store.balances import BalanceAccount, balance_account
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
 
 routes = web.RouteTableDef()
+
+_TO_ACCOUNT = Link("get_account", {"account_id": "$response.body#/id"})
+_REFUSALS = (UnknownAccount, InsufficientFunds, Forbidden)
+
+
+class BalanceBody(msgspec.Struct):
+    """A user's balance; `id` is the account's, `updated_at` is null until it first changes."""
+
+    user_id: int
+    value: Decimal
+    created_at: Time
+    updated_at: Time | None
+    id: int
+
+
+class OfflineBalanceDetail(msgspec.Struct):
+    """What was asked for without the database, and the balance there."""
+
+    user_id: int
+    value: Decimal
+    balance: Decimal
+    message: str
+
+
+class OfflineBalanceBody(msgspec.Struct):
+    """What a deposit or withdrawal accepted without the database is answered with."""
+
+    detail: OfflineBalanceDetail
+    order_id: UUID
+
+
+class OfflineRefusalBody(msgspec.Struct):
+    """What a withdrawal that is not covered is answered with, without the database."""
+
+    detail: OfflineBalanceDetail
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +73,20 @@ class BalanceForm:
 
 
 @routes.get("/api/balances/my")
+@answers(200, BalanceBody, offline=True, problems=[NotFound], links=(_TO_ACCOUNT,))
 @authenticated()
 async def get_my_balance(request: web.Request, user: User) -> web.Response:
     """The caller's balance."""
     found = await _find(request, user.id, None)
     if found is None:
         raise NotFound(f"You have no account in {request.app[SETTINGS].base_currency}")
-    return json_response(balance_body(found.account))
+    return json_response(_balance_body(found.account))
 
 
 @routes.post("/api/balances")
+@answers(201, BalanceBody, headers=(LOCATION,), links=(_TO_ACCOUNT,), problems=_REFUSALS)
+@answers(201, OfflineBalanceBody, idempotent=True, offline=True)
+@answers(402, OfflineRefusalBody)
 @authenticated()
 @form_data(BalanceForm)
 async def post_balance(request: web.Request, user: User, form: BalanceForm) -> web.Response:
@@ -69,6 +106,11 @@ async def post_balance(request: web.Request, user: User, form: BalanceForm) -> w
     if isinstance(answer, OrderRecord):
         return _booked(user, found, answer)
     return _pending(user, form, answer)
+
+
+def _balance_body(row: AccountRow) -> BalanceBody:
+    """Returns an account as its owner's balance."""
+    return BalanceBody(row.user_id, in_decimals(row.amount, row.decimals), row.created_at, row.updated_at, row.id)
 
 
 def _check_permission(request: web.Request, user: User, form: BalanceForm) -> None:
@@ -114,7 +156,7 @@ def _booked(user: User, found: BalanceAccount, record: OrderRecord) -> web.Respo
     """The balance right after the order, also where this is a retry and it has changed since."""
     assert record.balance is not None  # noqa: S101 - an order that moved money has one
     then = replace(found.account, amount=record.balance, updated_at=record.posted_at)
-    return json_response(balance_body(then), status=201, headers=_location(user, record))
+    return json_response(_balance_body(then), status=201, headers=_location(user, record))
 
 
 def _pending(user: User, form: BalanceForm, entry: Entry) -> web.Response:

@@ -5,12 +5,14 @@ from decimal import Decimal
 
 from aiohttp import web
 
+from aiopypay.answers import answers
 from aiopypay.auth import authenticated
 from aiopypay.errors import CurrencyExists, NotFound
-from aiopypay.fields import parse_currency_id, parse_decimals, parse_full_name, parse_rate
+from aiopypay.fields import parse_full_name
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import STAND_IN, read
-from aiopypay.representations import currency_body, json_response
+from aiopypay.money_fields import parse_currency_id, parse_decimals, parse_rate
+from aiopypay.representations import CurrencyBody, currency_body, json_response
 from aiopypay.stand_in import reading
 from aiopypay.store.accounts import CurrencyRow, currencies
 from aiopypay.store.currencies import add_currency, change_currency
@@ -38,6 +40,7 @@ class CurrencyChangeForm:
 
 
 @routes.get("/currencies")
+@answers(200, list[CurrencyBody], offline=True)
 async def list_currencies(request: web.Request) -> web.Response:
     """All currencies, in the order of their creation."""
     rows = await read(request, currencies, reading.currencies)
@@ -45,6 +48,7 @@ async def list_currencies(request: web.Request) -> web.Response:
 
 
 @routes.post("/currencies")
+@answers(201, CurrencyBody, problems=[CurrencyExists])
 @authenticated(admin=True)
 @form_data(CurrencyForm)
 async def post_currency(request: web.Request, user: User, form: CurrencyForm) -> web.Response:  # noqa: ARG001
@@ -58,6 +62,7 @@ async def post_currency(request: web.Request, user: User, form: CurrencyForm) ->
 
 
 @routes.patch("/currencies/{currency_id:[A-Z]{3}}")
+@answers(200, CurrencyBody)
 @authenticated(admin=True)
 @form_data(CurrencyChangeForm)
 async def patch_currency(request: web.Request, user: User, form: CurrencyChangeForm) -> web.Response:  # noqa: ARG001

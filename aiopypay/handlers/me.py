@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from aiopypay.answers import answers
 from aiopypay.auth import AUTHENTICATOR, authenticated
 from aiopypay.errors import WrongPassword
 from aiopypay.fields import parse_password, parse_text
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import STAND_IN
 from aiopypay.handlers.registration import hashed
-from aiopypay.representations import json_response, person_body
+from aiopypay.representations import PersonBody, json_response, person_body
 from aiopypay.store.users import User, replace_password_hash
 
 routes = web.RouteTableDef()
@@ -25,6 +26,7 @@ class OwnPasswordForm:
 
 
 @routes.get("/api/users/me")
+@answers(200, PersonBody, offline=True)
 @authenticated()
 async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG001 - all of it is known by now
     """The caller."""
@@ -32,6 +34,7 @@ async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG
 
 
 @routes.patch("/api/users/me")
+@answers(200, PersonBody, problems=[WrongPassword])
 @authenticated()
 @form_data(OwnPasswordForm)
 async def patch_me(request: web.Request, user: User, form: OwnPasswordForm) -> web.Response:

@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
+from aiopypay.answers import answers
 from aiopypay.auth import AUTHENTICATOR
 from aiopypay.client_address import client_address
+from aiopypay.errors import NotAuthenticated, TooManyRequests, UserDeactivated, UsernameTaken
 from aiopypay.fields import parse_ignored, parse_password, parse_text, parse_username
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import SETTINGS, TOKENS
 from aiopypay.handlers.registration import register
-from aiopypay.representations import json_response
+from aiopypay.representations import Time, json_response
 
 routes = web.RouteTableDef()
 
@@ -27,7 +30,7 @@ class IndexBody(msgspec.Struct):
     response: str
     version: str
     client: str
-    time: datetime
+    time: Time
 
 
 class RegisteredBody(msgspec.Struct):
@@ -40,7 +43,7 @@ class TokenBody(msgspec.Struct):
     """A bearer token and for how many seconds it is good."""
 
     access_token: str
-    token_type: str
+    token_type: Annotated[str, msgspec.Meta(extra_json_schema={"const": "bearer"})]
     expires_in: int
 
 
@@ -65,6 +68,7 @@ class TokenForm:
 
 
 @routes.get("/api/")
+@answers(200, IndexBody, database=False)
 async def get_index(request: web.Request) -> web.Response:
     """That the service answers, without a look at the database."""
     client = client_address(request, request.app[SETTINGS].trusted_proxies)
@@ -72,6 +76,7 @@ async def get_index(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/auth/register")
+@answers(201, RegisteredBody, problems=[UsernameTaken, TooManyRequests])
 @form_data(RegistrationForm)
 async def post_registration(request: web.Request, form: RegistrationForm) -> web.Response:
     """Registers a user, as POST /users does."""
@@ -80,6 +85,7 @@ async def post_registration(request: web.Request, form: RegistrationForm) -> web
 
 
 @routes.post("/api/auth/token")
+@answers(200, TokenBody, offline=True, problems=[NotAuthenticated, UserDeactivated, TooManyRequests])
 @form_data(TokenForm)
 async def post_token(request: web.Request, form: TokenForm) -> web.Response:
     """A token for a name and a password; also without the database, for users known to this node."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from aiopypay.answers import Link, answers
+from aiopypay.errors import TooManyRequests, UsernameTaken
 from aiopypay.fields import parse_full_name, parse_password, parse_username
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers.registration import register
@@ -22,6 +24,12 @@ class UserForm:
 
 
 @routes.post("/users")
+@answers(
+    201,
+    UserBody,
+    problems=[UsernameTaken, TooManyRequests],
+    links=(Link("list_accounts", {"user_id": "$response.body#/id"}),),
+)
 @form_data(UserForm)
 async def post_user(request: web.Request, form: UserForm) -> web.Response:
     """Registers a user with an account in each currency, in one transaction."""

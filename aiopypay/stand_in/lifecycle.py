@@ -26,6 +26,7 @@ from aiopypay.stand_in.recovery import Recovery
 from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
+CANCEL_AGAIN_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +96,7 @@ class StandIn:
 
     async def stop(self) -> None:
         """Ends what runs beside the requests, gives the lease up where others could take it, closes the store."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _ended(self._tasks)
         await self.changes.close()
         if self._switch.is_up:
             await self._keeper.release()
@@ -159,6 +158,15 @@ class StandIn:
 def has_met_database(settings: Settings) -> bool:
     """Tells whether a node in this data directory may start without the database."""
     return (settings.data_dir / DIRECTORY / "store.sqlite").exists()
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels the tasks until they end: a cancellation that meets a statement's own end or deadline is lost in it."""
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def _guarded(work: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,74 @@
+"""schemathesis reads the OpenAPI document and tries the live service: all its checks, links and all.
+
+It runs as a program of its own, against a service that the whole module shares, once without credentials and once
+with a user's. The seed is in its output; `--schemathesis-seed` repeats a run.
+"""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import ledger
+from tests.client import Caller, basic
+from tests.conftest import register_apart
+
+SECONDS_MAX = 120
+EXAMPLES = 15
+
+# What is said by the database, or by settings, and not by the schema: a valid document may be refused for it.
+CONFIGURATION = """\
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", 401, 403, 404, 409]
+
+[checks.missing_required_header]
+expected-statuses = [400, 401, 403, 404]
+
+# Ids that are no account's, one account twice, too many decimals (400), funds (402), a key used before (422).
+[[operations]]
+include-operation-id = ["post_transfer"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422]
+
+# A currency that does not exist (400), a key used before (422).
+[[operations]]
+include-operation-id = ["post_account"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422]
+
+# A password that is shorter than APP_PASSWORD_MIN_LENGTH.
+[[operations]]
+include-operation-id = ["post_user"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 409]
+"""
+
+
+@pytest.fixture(scope="module")
+def caller(shared_base_url: str, shared_database_url: str) -> Caller:
+    """A user with money and another one to pay it to."""
+    payer = register_apart(shared_base_url, shared_database_url, "payer")
+    register_apart(shared_base_url, shared_database_url, "payee")
+    ledger.deposit(shared_database_url, payer.accounts["USD"], "1000000")
+    return payer
+
+
+@pytest.mark.parametrize("authenticated", [False, True], ids=["unauthenticated", "authenticated"])
+def test_the_service_does_what_its_document_says(
+    shared_base_url: str, caller: Caller, tmp_path: Path, pytestconfig: pytest.Config, authenticated: bool
+) -> None:
+    configuration = tmp_path / "schemathesis.toml"
+    own = f'[parameters]\n"path.user_id" = {caller.id}\n\n' if authenticated else ""
+    configuration.write_text(own + CONFIGURATION)
+    seed = pytestconfig.getoption("--schemathesis-seed")
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
+    command += [f"{shared_base_url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES)]
+    command += ["--seed", str(random.randrange(2**32) if seed is None else seed), "--request-timeout", "10"]
+    command += ["--no-color", "--warnings", "off", "--suppress-health-check", "all", "--max-failures", "20"]
+    if authenticated:
+        command += ["--header", f"Authorization: {basic(caller.username, caller.password)}"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    sys.stdout.write(run.stdout[-20_000:] + run.stderr)
+    assert run.returncode == 0
