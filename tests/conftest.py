@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -142,7 +143,11 @@ def shared_database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def shared_base_url(shared_database_url: str) -> Iterator[str]:
-    """The address of a service for a whole module. Its event loop runs in a thread of its own, between tests too."""
+    """The address of a service for a whole module. It believes the proxies of this machine.
+
+    Its event loop runs in a thread of its own, between tests too.
+    """
+    settings = Settings(database_url=shared_database_url, trusted_proxies=(ip_network("127.0.0.1"),))
     address: Future[str] = Future()
     stopping: Future[Callable[[], object]] = Future()
 
@@ -151,7 +156,7 @@ def shared_base_url(shared_database_url: str) -> Iterator[str]:
         loop = asyncio.get_running_loop()
         stopping.set_result(lambda: loop.call_soon_threadsafe(stop.set))
         try:
-            async with running_service(Settings(database_url=shared_database_url)) as service:
+            async with running_service(settings) as service:
                 address.set_result(service.base_url)
                 await stop.wait()
         except Exception as error:

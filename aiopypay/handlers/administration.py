@@ -20,6 +20,9 @@ from aiopypay.store.users import User
 
 routes = web.RouteTableDef()
 
+# `me` is no user's name, and a route of its own.
+_ONE_USER = "/api/users/{username:(?!me$)[^/]+}"
+
 
 class UsersBody(msgspec.Struct):
     """A page of users; `total` counts those on all pages."""
@@ -72,7 +75,7 @@ async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.
     return json_response(UsersBody([person_body(user) for user in users], total, query.limit, query.offset))
 
 
-@routes.get("/api/users/{username}")
+@routes.get(_ONE_USER)
 @answers(200, PersonBody)
 @authenticated(admin=True)
 async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: ARG001
@@ -83,7 +86,7 @@ async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: A
     return json_response(person_body(_known(found)))
 
 
-@routes.patch("/api/users/{username}")
+@routes.patch(_ONE_USER)
 @answers(200, PersonBody, problems=[OwnAccess])
 @authenticated(admin=True)
 @form_data(UserChangeForm)
@@ -97,7 +100,7 @@ async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> 
     return json_response(person_body(changed))
 
 
-@routes.delete("/api/users/{username}")
+@routes.delete(_ONE_USER)
 @answers(204, problems=[OwnAccess])
 @authenticated(admin=True)
 async def delete_user(request: web.Request, user: User) -> web.Response:
