@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -50,17 +51,26 @@ class OfflineBalanceDetail(msgspec.Struct):
     message: str
 
 
+_ACCEPTED = {"user_id": 2, "value": Decimal("420.69"), "balance": Decimal("510.59"), "message": PROCESSED_OFFLINE}
+_REFUSED = {
+    "user_id": 2,
+    "value": Decimal("-1420.69"),
+    "balance": Decimal("358.63"),
+    "message": "Not enough funds (358.63) for a -1420.69 transaction!",
+}
+
+
 class OfflineBalanceBody(msgspec.Struct):
     """What a deposit or withdrawal accepted without the database is answered with."""
 
-    detail: OfflineBalanceDetail
+    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_ACCEPTED])]
     order_id: UUID
 
 
 class OfflineRefusalBody(msgspec.Struct):
     """What a withdrawal that is not covered is answered with, without the database."""
 
-    detail: OfflineBalanceDetail
+    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_REFUSED])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def example_of(schema: Schema, components: dict[str, Schema], name: str = "") -> Any:
     """Returns a value that the schema allows. `components` are the schemas that it may refer to."""
-    if "$ref" in schema:
-        return example_of(components[schema["$ref"].rpartition("/")[2]], components, name)
     given = _given(schema, name)
     if given:
         return given[0]
+    if "$ref" in schema:
+        return example_of(components[schema["$ref"].rpartition("/")[2]], components, name)
     if "anyOf" in schema:
         return example_of(schema["anyOf"][0], components, name)
     if "properties" in schema:

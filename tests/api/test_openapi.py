@@ -23,6 +23,14 @@ from tests.client import Service
 
 Document = dict[str, Any]
 
+FOR_ADMINS = [
+    ("/currencies", "post"),
+    ("/currencies/{currency_id}", "patch"),
+    ("/api/users", "get"),
+    ("/api/users/{username}", "get"),
+    ("/api/users/{username}", "patch"),
+    ("/api/users/{username}", "delete"),
+]
 METHODS = {"get", "post", "put", "patch", "delete"}
 # No database is asked, so none need be there.
 ROUTER = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:9/nothing")).router
@@ -153,6 +161,45 @@ async def test_what_a_transfer_takes_and_answers(openapi: Document) -> None:
     assert "Retry-After" in operation["responses"]["503"]["headers"]
     refusals = operation["responses"]["402"]["content"]["application/problem+json"]["schema"]
     assert refusals["properties"]["type"]["enum"] == [f"/problems/{errors.InsufficientFunds.slug}"]
+
+
+async def test_what_a_deposit_answers_with_and_without_the_database(openapi: Document) -> None:
+    answers = openapi["paths"]["/api/balances"]["post"]["responses"]
+    booked, accepted = answers["201"]["content"]["application/json"]["schema"]["anyOf"]
+    assert booked == {"$ref": "#/components/schemas/BalanceBody"}
+    assert accepted == {"$ref": "#/components/schemas/OfflineBalanceBody"}
+    assert "Location" in answers["201"]["headers"]
+    assert answers["402"]["content"].keys() == {"application/json", "application/problem+json"}
+    assert answers["402"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/OfflineRefusalBody"
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [(420, True), ("-12312.17", True), (-1, True), (0, False), ("-0.00", False), ("+1", False), ("NaN", False)],
+)
+async def test_a_value_is_an_amount_with_a_sign(openapi: Document, value: Any, taken: bool) -> None:
+    deposit = {"user_id": 2, "value": value}
+    assert (mistakes(openapi, {"$ref": "#/components/schemas/BalanceForm"}, deposit) == []) is taken
+
+
+async def test_basic_and_bearer_open_every_route_that_asks_who_it_is(openapi: Document) -> None:
+    assert openapi["components"]["securitySchemes"]["basic"]["scheme"] == "basic"
+    token_url = openapi["components"]["securitySchemes"]["token"]["flows"]["password"]["tokenUrl"]
+    assert "post" in openapi["paths"][token_url]
+    for path, method, operation in operations(openapi):
+        if "401" in operation["responses"] and path != token_url:
+            assert operation["security"] == [{"basic": []}, {"token": []}], f"{method} {path}"
+
+
+async def test_what_is_for_admins_and_what_is_throttled(openapi: Document) -> None:
+    for path, method in FOR_ADMINS:
+        refusals = openapi["paths"][path][method]["responses"]["403"]["content"]["application/problem+json"]["schema"]
+        assert "/problems/forbidden" in refusals["properties"]["type"]["enum"], f"{method} {path}"
+    throttled = {"/users": "post", "/api/auth/register": "post", "/api/auth/token": "post", "/api/users/me": "patch"}
+    for path, method in throttled.items():
+        assert "Retry-After" in openapi["paths"][path][method]["responses"]["429"]["headers"], f"{method} {path}"
 
 
 @pytest.mark.parametrize(

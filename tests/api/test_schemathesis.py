@@ -1,7 +1,7 @@
 """schemathesis reads the OpenAPI document and tries the live service: all its checks, links and all.
 
-It runs as a program of its own, against a service that the whole module shares, once without credentials and once
-with a user's. The seed is in its output; `--schemathesis-seed` repeats a run.
+It runs as a program of its own, against a service that the whole module shares, once without credentials, once
+with a user's and once with an admin's. The seed is in its output; `--schemathesis-seed` repeats a run.
 """
 
 import random
@@ -13,7 +13,7 @@ import pytest
 
 from tests import ledger
 from tests.client import Caller, basic
-from tests.conftest import register_apart
+from tests.conftest import SUPERUSER_PASSWORD, register_apart
 
 SECONDS_MAX = 120
 EXAMPLES = 15
@@ -85,12 +85,17 @@ def caller(shared_base_url: str, shared_database_url: str) -> Caller:
     return payer
 
 
-@pytest.mark.parametrize("authenticated", [False, True], ids=["unauthenticated", "authenticated"])
+@pytest.mark.parametrize("who", ["nobody", "user", "admin"])
 def test_the_service_does_what_its_document_says(
-    shared_base_url: str, caller: Caller, tmp_path: Path, pytestconfig: pytest.Config, authenticated: bool
+    shared_base_url: str, caller: Caller, tmp_path: Path, pytestconfig: pytest.Config, who: str
 ) -> None:
     configuration = tmp_path / "schemathesis.toml"
-    own = f'[parameters]\n"path.user_id" = {caller.id}\n\n' if authenticated else ""
+    user_id, credentials = {
+        "nobody": (None, None),
+        "user": (caller.id, basic(caller.username, caller.password)),
+        "admin": (1, basic("superuser", SUPERUSER_PASSWORD)),
+    }[who]
+    own = f'[parameters]\n"path.user_id" = {user_id}\n\n' if user_id else ""
     hooks = tmp_path / "hooks.py"
     hooks.write_text(HOOKS)
     configuration.write_text(f'hooks = "{hooks}"\n{own}{CONFIGURATION}')
@@ -99,8 +104,8 @@ def test_the_service_does_what_its_document_says(
     command += [f"{shared_base_url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES)]
     command += ["--seed", str(random.randrange(2**32) if seed is None else seed), "--request-timeout", "10"]
     command += ["--no-color", "--warnings", "off", "--suppress-health-check", "all", "--max-failures", "20"]
-    if authenticated:
-        command += ["--header", f"Authorization: {basic(caller.username, caller.password)}"]
+    if credentials:
+        command += ["--header", f"Authorization: {credentials}"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     sys.stdout.write(run.stdout[-20_000:] + run.stderr)
     assert run.returncode == 0
