@@ -5,23 +5,56 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from aiopypay import handlers
-from aiopypay.auth import AUTHENTICATOR, Authenticator
+from aiopypay.auth import AUTHENTICATOR
+from aiopypay.authenticator import Authenticator
 from aiopypay.control import control_server
 from aiopypay.database import Database
 from aiopypay.errors import StartError
 from aiopypay.forms import BODY_BYTES_MAX
 from aiopypay.group_commit import GroupCommit
-from aiopypay.handlers import accounts, currencies, operation, orders, transfers, users
+from aiopypay.handlers import (
+    accounts,
+    administration,
+    balances,
+    currencies,
+    documentation,
+    me,
+    operation,
+    orders,
+    transfers,
+    users,
+)
+from aiopypay.handlers import (
+    tokens as token_routes,
+)
 from aiopypay.metrics import Metrics
 from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, request_id, set_headers
+from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.throttling import Throttle
+from aiopypay.tokens import Tokens, signing_secret
 
 # Payments have connections of their own: reads that are slow cannot keep them waiting.
 PAYMENT_CONNECTIONS = 3
 OTHER_CONNECTIONS = 8
+
+# `me` before `administration`: it is no user's name.
+ROUTES = (
+    currencies,
+    users,
+    accounts,
+    transfers,
+    orders,
+    token_routes,
+    me,
+    administration,
+    balances,
+    operation,
+    documentation,
+)
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -36,11 +69,12 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
-    for module in (currencies, users, accounts, transfers, orders, operation):
+    for module in ROUTES:
         for route in module.routes:
             if isinstance(route, web.RouteDef):
                 route.kwargs["expect_handler"] = expect
         app.add_routes(module.routes)
+    app[documentation.DOCUMENT] = encoded(document(app.router))
     app.cleanup_ctx.append(_resources)
     return app
 
@@ -52,13 +86,25 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     payments = Database(settings.database_url, connections=PAYMENT_CONNECTIONS, link=switch)
     others = Database(settings.database_url, connections=OTHER_CONNECTIONS, link=switch)
     passwords = Passwords()
+    tokens = Tokens(signing_secret(settings), settings.token_minutes)
+    throttle = Throttle()
     stand_in = StandIn(settings, others, switch)
     group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
     app[handlers.DATABASE] = others
     app[handlers.PASSWORDS] = passwords
     app[handlers.GROUP_COMMIT] = group_commit
     app[handlers.STAND_IN] = stand_in
-    app[AUTHENTICATOR] = Authenticator(payments, passwords, stand_in.deputy, stand_in.changes)
+    app[handlers.TOKENS] = tokens
+    app[handlers.THROTTLE] = throttle
+    app[AUTHENTICATOR] = Authenticator(
+        payments,
+        passwords,
+        deputy=stand_in.deputy,
+        changes=stand_in.changes,
+        tokens=tokens,
+        throttle=throttle,
+        trusted_proxies=settings.trusted_proxies,
+    )
     await stand_in.start()
     async with control_server(settings.data_dir, stand_in):
         yield

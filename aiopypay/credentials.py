@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 
 from aiopypay.passwords import Passwords
+from aiopypay.throttling import Throttle
 
 REMEMBERED_SECONDS = 300.0
 REMEMBERED_MAX = 10_000
@@ -19,25 +20,28 @@ class VerifiedCredentials:
     and nothing in memory can be turned back into a password.
     """
 
-    def __init__(self, passwords: Passwords) -> None:
+    def __init__(self, passwords: Passwords, throttle: Throttle | None = None) -> None:
         self._passwords = passwords
+        self._throttle = throttle or Throttle()
         self._key = secrets.token_bytes(32)
         self._expiries: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[bytes, asyncio.Task[bool]] = {}
+        self._running: dict[tuple[bytes, str], asyncio.Task[bool]] = {}
 
-    async def verify(self, username: str, encoded: str, password: str) -> bool:
+    async def verify(self, username: str, encoded: str, password: str, address: str = "") -> bool:
         """Tells whether `password` matches the stored hash. Concurrent calls for the same share one verification.
 
-        Raises Overloaded.
+        What is remembered is answered at once; failures from one address are throttled. Raises Overloaded,
+        TooManyRequests.
         """
         digest = self._digest(username, encoded, password)
         if self._remembers(digest):
             return True
-        task = self._running.get(digest)
+        running = (digest, address)
+        task = self._running.get(running)
         if task is None:
-            task = asyncio.create_task(self._verify(digest, encoded, password))
-            self._running[digest] = task
-            task.add_done_callback(lambda _: self._running.pop(digest, None))
+            task = asyncio.create_task(self._verify(digest, username, encoded, password, address))
+            self._running[running] = task
+            task.add_done_callback(lambda _: self._running.pop(running, None))
         # Shielded: one caller that goes away does not take the answer from the others.
         return await asyncio.shield(task)
 
@@ -49,8 +53,9 @@ class VerifiedCredentials:
     def _remembers(self, digest: bytes) -> bool:
         return self._expiries.get(digest, 0.0) > time.monotonic()
 
-    async def _verify(self, digest: bytes, encoded: str, password: str) -> bool:
-        matches = await self._passwords.verify(encoded, password)
+    async def _verify(self, digest: bytes, username: str, encoded: str, password: str, address: str) -> bool:
+        async with self._throttle.attempt(username, address) as attempt:
+            matches = attempt.succeeded = await self._passwords.verify(encoded, password)
         if matches:
             self._expiries[digest] = time.monotonic() + REMEMBERED_SECONDS
             self._expiries.move_to_end(digest)

@@ -3,6 +3,7 @@
 The message of a problem is its *detail*: a sentence for the person who sent the request.
 """
 
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -16,7 +17,7 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal server error"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -70,15 +71,29 @@ class NotAuthenticated(Problem):
 
 
 class InsufficientFunds(Problem):
-    """`from` does not cover the amount and its commission. Nothing was booked."""
+    """The paying account does not cover the amount and its commission. Nothing was booked.
+
+    `balance` is what it holds; `is_offline` tells that it was judged on what was last known, without the database.
+    """
 
     status, slug, title = 402, "insufficient-funds", "Insufficient funds"
+
+    def __init__(self, detail: str, *, balance: Decimal = Decimal(0), is_offline: bool = False) -> None:
+        super().__init__(detail)
+        self.balance = balance
+        self.is_offline = is_offline
 
 
 class Forbidden(Problem):
     """The caller is known, but this is not theirs."""
 
     status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class WrongPassword(Forbidden):
+    """`current_password` is not the caller's password."""
+
+    slug, title = "wrong-password", "Wrong password"
 
 
 class UserDeactivated(Forbidden):
@@ -111,6 +126,18 @@ class UsernameTaken(Problem):
     status, slug, title = 409, "username-taken", "Username taken"
 
 
+class OwnAccess(Problem):
+    """Admins cannot take their own access away: somebody else has to."""
+
+    status, slug, title = 409, "own-access", "Own access"
+
+
+class CurrencyExists(Problem):
+    """There is a currency of this id already."""
+
+    status, slug, title = 409, "currency-exists", "Currency exists"
+
+
 class OrderRefused(Problem):
     """An order accepted without the database was refused when it was to be booked. Its key stays with it."""
 
@@ -133,6 +160,17 @@ class IdempotencyKeyReused(Problem):
     """The key was used before with another content."""
 
     status, slug, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
+
+
+class TooManyRequests(Problem):
+    """The client is to wait; nothing was done. `retry_after_seconds` says for how long."""
+
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+    retry_after_seconds = 1
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Overloaded(Problem):

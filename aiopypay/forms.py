@@ -14,12 +14,14 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from aiopypay.answers import JSON, add_traits
 from aiopypay.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
-from aiopypay.fields import Number, Parser
+from aiopypay.parsers import Number, Parser
 
 BODY_BYTES_MAX = 16 * 1024
 BODY_SECONDS = 10
-FORM_TYPE, JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
+FORM_TYPE, JSON_TYPE = "application/x-www-form-urlencoded", JSON
+_BODY_PROBLEMS = InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType
 
 Form = TypeVar("Form")
 Handler = Callable[..., Awaitable[web.StreamResponse]]
@@ -42,7 +44,7 @@ def form_data(form: type[Form]) -> Callable[[Handler], Handler]:
         async def read_form(request: web.Request, *args: Any) -> web.StreamResponse:
             return await handler(request, *args, build(form, await _body_pairs(request)))
 
-        return read_form
+        return add_traits(read_form, body=form, problems=_BODY_PROBLEMS)
 
     return decorate
 
@@ -55,7 +57,7 @@ def query_string(form: type[Form]) -> Callable[[Handler], Handler]:
         async def read_query(request: web.Request, *args: Any) -> web.StreamResponse:
             return await handler(request, *args, build(form, _form_pairs(request.rel_url.raw_query_string)))
 
-        return read_query
+        return add_traits(read_query, query=form, problems=[InvalidRequest])
 
     return decorate
 
@@ -78,6 +80,8 @@ def build(form: type[Form], pairs: Pairs) -> Form:
 
 
 def _parsed(name: str, parse: Parser, raw: Any) -> Any:
+    if isinstance(raw, bool):
+        raw = Number("true" if raw else "false")
     if not isinstance(raw, str):
         raise InvalidRequest(f"{name}: must be text or a number", field=name)
     try:

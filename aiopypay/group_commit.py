@@ -21,7 +21,7 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.records import Entry
-from aiopypay.store.orders import Judgement, OrderRecord, accounts_named, book_plans, judge_orders, lockable_accounts
+from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders, lockable_accounts
 
 BATCH_SIZE = 200
 QUEUE_SIZE = 5_000
@@ -104,7 +104,7 @@ class GroupCommit:
             except DatabaseBusy as busy:
                 failure = busy
                 free = await self._free_accounts(orders)
-                others = [order for order in orders if free.issuperset(accounts_named(order))]
+                others = [order for order in orders if free.issuperset(order.account_ids)]
                 if len(others) < len(orders):
                     posted = dict(zip((order.id for order in others), await self._post(others, until), strict=True))
                     return [posted.get(order.id) or copy.copy(busy) for order in orders]

@@ -51,6 +51,10 @@ class Account:
 class TransferOrder:
     """What a user asked for. Its id exists before the database is first touched.
 
+    A deposit comes from the currency's external account, a withdrawal goes to it; external accounts have negative
+    ids. `account_user_id` is whose account it then is, where it is not the user's own: an admin may order for
+    anyone, and whether they may is judged by who lets the order in.
+
     `fingerprint` tells two contents under one id apart. An order accepted without the database carries the moment
     and the commission rate of its acceptance; both are None otherwise.
     """
@@ -65,6 +69,33 @@ class TransferOrder:
     idempotency_key: str | None = None
     accepted_at: datetime | None = None
     commission_rate: Decimal | None = None
+    # Orders in older journals have none.
+    account_user_id: int | None = None
+
+    @property
+    def is_deposit(self) -> bool:
+        """Whether the money comes from outside."""
+        return self.from_account_id < 0
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether the money leaves."""
+        return self.to_account_id < 0
+
+    @property
+    def account_ids(self) -> tuple[int, ...]:
+        """The accounts that it is judged on, the receipt's first. External ones may hold anything and are not."""
+        ids = (
+            (self.to_account_id, self.from_account_id)
+            if self.is_deposit
+            else (self.from_account_id, self.to_account_id)
+        )
+        return tuple(account_id for account_id in ids if account_id > 0)
+
+    @property
+    def account_id(self) -> int:
+        """The account whose balance the receipt tells: the paying one, and where that is external the paid one."""
+        return self.to_account_id if self.is_deposit else self.from_account_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +112,15 @@ class Transfer:
 def plan_transfers(
     order: TransferOrder, source: Account | None, target: Account | None, currency: Currency | None
 ) -> tuple[Transfer, ...]:
-    """Returns the transfers to book: the payment, and its commission where one is due.
+    """Returns the transfers to book: the payment, and its commission where one is due; or the deposit or withdrawal.
 
-    `source` and `target` are the accounts that `order` names, None where there is none; `currency` is the
-    one of `source`. The guards stand in the order of the contract ("Rules of a transfer"). Raises
-    InvalidRequest, UnknownAccount, Forbidden, SameAccount, CurrencyMismatch, InsufficientFunds.
+    `source` and `target` are the accounts that `order` names, None where there is none, and None for an external one;
+    `currency` is the one of the account that the receipt is about. The guards stand in the order of the contract
+    ("Rules of a transfer"). Raises InvalidRequest, UnknownAccount, Forbidden, SameAccount, CurrencyMismatch,
+    InsufficientFunds.
     """
+    if order.is_deposit or order.is_withdrawal:
+        return (_plan_cash(order, target if order.is_deposit else source, currency),)
     if currency and money.decimals_of(order.amount) > currency.decimals:
         raise errors.InvalidRequest(f"amount: {currency.id} has at most {currency.decimals} decimals", field="amount")
     if source is None or currency is None:
@@ -105,8 +139,33 @@ def plan_transfers(
     with money.exact():
         commission = commission_of(order, source, target, currency)
         if source.amount < order.amount + commission:
-            raise errors.InsufficientFunds(_shortage(order.amount, commission, source, currency))
+            balance = money.in_decimals(source.amount, currency.decimals)
+            raise errors.InsufficientFunds(_shortage(order.amount, commission, source, currency), balance=balance)
     return tuple(_transfers(order, source, target, currency, commission))
+
+
+def _plan_cash(order: TransferOrder, account: Account | None, currency: Currency | None) -> Transfer:
+    """A deposit or withdrawal: no commission, and the external account may go below zero."""
+    if currency and money.decimals_of(order.amount) > currency.decimals:
+        raise errors.InvalidRequest(f"value: {currency.id} has at most {currency.decimals} decimals", field="value")
+    if account is None or currency is None:
+        raise errors.UnknownAccount(f"account_id: there is no account {order.account_id}", field="account_id")
+    owner_id = order.user_id if order.account_user_id is None else order.account_user_id
+    if account.user_id != owner_id:
+        raise errors.Forbidden(f"account_id: account {account.id} is not of user {owner_id}", field="account_id")
+    if currency.external_account_id not in (order.from_account_id, order.to_account_id):
+        raise errors.CurrencyMismatch(f"account_id: account {account.id} is in {currency.id}", field="account_id")
+    with money.exact():
+        if order.is_withdrawal and account.amount < order.amount:
+            raise _not_enough(-order.amount, account, currency)
+    kind: Kind = "deposit" if order.is_deposit else "withdrawal"
+    comment = COMMENTS[kind] if order.comment is None else order.comment
+    return Transfer(kind, order.from_account_id, order.to_account_id, order.amount, comment)
+
+
+def _not_enough(value: Decimal, account: Account, currency: Currency) -> errors.InsufficientFunds:
+    balance, written = (money.in_decimals(amount, currency.decimals) for amount in (account.amount, value))
+    return errors.InsufficientFunds(f"Not enough funds ({balance}) for a {written} transaction!", balance=balance)
 
 
 def commission_of(order: TransferOrder, source: Account, target: Account, currency: Currency) -> Decimal:

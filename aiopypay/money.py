@@ -30,6 +30,13 @@ def parse_amount(text: str) -> Decimal:
     return amount
 
 
+def parse_value(text: str) -> Decimal:
+    """Returns an amount with a sign: a minus before it is allowed. Raises ValueError as `parse_amount` does."""
+    if text.startswith("-"):
+        return -parse_amount(text[1:])
+    return parse_amount(text)
+
+
 def decimals_of(amount: Decimal) -> int:
     """Returns how many decimals the amount was written with (10.50 has 2)."""
     exponent = amount.as_tuple().exponent

@@ -13,7 +13,8 @@ from aiopypay.ledger import Account, Currency, Transfer, TransferOrder, plan_tra
 class PlannedOrder:
     """An order that the rule lets through.
 
-    `balance` is the paying account's afterwards; `decimals` its currency's; `commission_rate` the one it was judged by.
+    `balance` is the one afterwards of the account that the receipt is about; `decimals` its currency's;
+    `commission_rate` the one it was judged by.
     """
 
     order: TransferOrder
@@ -35,8 +36,9 @@ def plan_batch(
 ) -> list[PlannedOrder | Problem]:
     """Returns one plan or refusal an order, in order. A refusal changes nothing for those behind it.
 
-    `accounts` are those that the orders name. Commission accounts need not be among them. `check` may refuse, by
-    raising a Problem, what the rule lets through. What a `held` order brings cannot be spent by those behind it.
+    `accounts` are those that the orders name. Commission and external accounts need not be among them. `check` may
+    refuse, by raising a Problem, what the rule lets through. What a `held` order brings cannot be spent by those
+    behind it.
     """
     current = dict(accounts)
     planned = []
@@ -63,7 +65,8 @@ def _plan(
     order: TransferOrder, current: dict[int, Account], currencies: Mapping[str, Currency], check: Check | None
 ) -> PlannedOrder | Problem:
     source, target = current.get(order.from_account_id), current.get(order.to_account_id)
-    currency = currencies[source.currency_id] if source else None
+    account = current.get(order.account_id)
+    currency = currencies[account.currency_id] if account else None
     try:
         transfers = plan_transfers(order, source, target, currency)
         if check is not None:
@@ -71,9 +74,10 @@ def _plan(
     except Problem as refusal:
         return refusal
     assert currency is not None  # noqa: S101 - the rule refuses orders without one
-    assert source is not None  # noqa: S101
+    assert account is not None  # noqa: S101
     with money.exact():
-        balance = source.amount - sum((transfer.amount for transfer in transfers), Decimal(0))
+        moved = sum((transfer.amount for transfer in transfers), Decimal(0))
+        balance = account.amount + moved if order.is_deposit else account.amount - moved
     rate = currency.commission if order.commission_rate is None else order.commission_rate
     return PlannedOrder(order, transfers, balance, currency.decimals, rate)
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -12,12 +12,24 @@ from aiopypay.money import in_decimals
 from aiopypay.store.accounts import AccountRow, CurrencyRow
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
+from aiopypay.store.users import User
 
 PROCESSED_OFFLINE = (
     "Service partially down. But your transaction is being processed offline and will be processed once online"
 )
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+# What the OpenAPI document shows of them.
+Time = Annotated[datetime, msgspec.Meta(tz=True, examples=["2026-05-01T12:00:00Z"])]
+IdText = Annotated[str, msgspec.Meta(pattern="^[0-9]+$", examples=["2"])]
+Pending = Annotated[str, msgspec.Meta(extra_json_schema={"const": "pending"})]
+ProcessedOffline = Annotated[str, msgspec.Meta(examples=[PROCESSED_OFFLINE])]
+OrderStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["posted", "pending", "refused"]})]
+TransferKind = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"enum": ["payment", "internal", "commission", "deposit", "withdrawal", "opening"]}),
+]
 
 
 class CurrencyBody(msgspec.Struct):
@@ -37,6 +49,16 @@ class UserBody(msgspec.Struct):
     full_name: str
 
 
+class PersonBody(msgspec.Struct):
+    """A user in the form of client-transactions-api: `id` is text, and `password` is never told."""
+
+    username: str
+    password: None
+    is_admin: bool
+    is_active: bool
+    id: IdText
+
+
 class AccountBody(msgspec.Struct):
     """An account; `updated_at` is null until its balance first changes."""
 
@@ -44,8 +66,8 @@ class AccountBody(msgspec.Struct):
     user_id: int
     currency_id: str
     amount: Decimal
-    created_at: datetime
-    updated_at: datetime | None
+    created_at: Time
+    updated_at: Time | None
 
 
 class TransferBody(msgspec.Struct):
@@ -53,8 +75,8 @@ class TransferBody(msgspec.Struct):
 
     id: int | None
     order_id: UUID
-    kind: str
-    timestamp: datetime | None
+    kind: TransferKind
+    timestamp: Time | None
     from_account_id: int
     to_account_id: int
     amount: Decimal
@@ -65,7 +87,7 @@ class ReceiptBody(msgspec.Struct):
     """What a posted transfer is answered with; `balance` is the paying account's afterwards."""
 
     order_id: UUID
-    status: str
+    status: OrderStatus
     transfers: list[TransferBody]
     balance: Decimal | None
 
@@ -74,20 +96,20 @@ class PendingBody(msgspec.Struct):
     """What a transfer accepted without the database is answered with; `balance` is the expected one."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
+    status: Pending
+    accepted_at: Time
     transfers: list[TransferBody]
     balance: Decimal | None
-    detail: str
+    detail: ProcessedOffline
 
 
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 
     order_id: UUID
-    status: str
-    accepted_at: datetime
-    posted_at: datetime | None
+    status: OrderStatus
+    accepted_at: Time
+    posted_at: Time | None
     reason: str | None
     transfers: list[TransferBody]
 
@@ -106,6 +128,11 @@ def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | Non
 def currency_body(row: CurrencyRow) -> CurrencyBody:
     """Returns the JSON form of a currency."""
     return CurrencyBody(row.id, row.description, row.commission, row.decimals)
+
+
+def person_body(user: User) -> PersonBody:
+    """Returns a user as they and admins see them."""
+    return PersonBody(user.username, None, user.is_admin, user.is_active, str(user.id))
 
 
 def account_body(row: AccountRow) -> AccountBody:

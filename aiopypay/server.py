@@ -72,7 +72,7 @@ async def _prepare_database(settings: Settings) -> None:
             await _answers(settings.database_url)
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
-            await _check_credit(settings)
+            await _check_currencies(settings)
         except (psycopg2.Error, Problem) as error:
             # Away, starting up, read-only, busy: whatever it is, it may pass. A migration that fails is a StartError.
             reason = _one_line(error.__cause__ or error)
@@ -87,8 +87,8 @@ async def _prepare_database(settings: Settings) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _check_credit(settings: Settings) -> None:
-    """Raises StartError where the sign-up credit is in no currency there is, or finer than the currency."""
+async def _check_currencies(settings: Settings) -> None:
+    """Raises StartError where a setting names a currency that there is not, or a credit finer than its currency."""
     assert settings.database_url is not None  # noqa: S101 - the caller has chosen one
     database = Database(settings.database_url, connections=1)
     try:
@@ -96,6 +96,8 @@ async def _check_credit(settings: Settings) -> None:
             decimals = {currency.id: currency.decimals for currency in await currencies(connection)}
     finally:
         database.close()
+    if settings.base_currency not in decimals:
+        raise StartError(f"APP_BASE_CURRENCY is {settings.base_currency}, which is no currency here, for example USD")
     for currency_id, amount in settings.signup_credit.items():
         if currency_id not in decimals:
             raise StartError(f"APP_SIGNUP_CREDIT names {currency_id}, which is no currency here, for example USD:100")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -16,6 +17,10 @@ from psycopg2.extensions import make_dsn, parse_dsn
 AMOUNT_MAX = Decimal(10**12)
 PASSWORD_LENGTH_MAX = 256
 WHOLE_NUMBER_MAX = 999_999_999
+# HS256 wants a key as long as its hash (RFC 7518).
+SECRET_BYTES_MIN = 32
+
+Network = IPv4Network | IPv6Network
 
 AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 CURRENCY_ID = re.compile(r"[A-Z]{3}")
@@ -50,7 +55,8 @@ class Settings:
     """What the service is told from outside.
 
     `database_url` is a libpq DSN (URL or keywords); None means the embedded PostgreSQL under `data_dir`.
-    `signup_credit` maps currency ids to the amount that a new user's account opens with.
+    `signup_credit` maps currency ids to the amount that a new user's account opens with. A user's balance is their
+    first account in `base_currency`. `secret_key` signs tokens; None means one generated under `data_dir`.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -60,6 +66,12 @@ class Settings:
     superuser_password: str | None = field(default=None, repr=False)
     signup_credit: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
     password_min_length: int = 8
+    self_deposit: bool = True
+    base_currency: str = "USD"
+    secret_key: str | None = field(default=None, repr=False)
+    token_minutes: int = 15
+    registrations_per_minute: int = 600
+    trusted_proxies: tuple[Network, ...] = ()
     offline: OfflineSettings = field(default_factory=OfflineSettings)
 
     @classmethod
@@ -75,6 +87,12 @@ class Settings:
             superuser_password=_superuser_password(values, password_min_length),
             signup_credit=_signup_credit(values),
             password_min_length=password_min_length,
+            self_deposit=_yes_or_no(values, "APP_SELF_DEPOSIT", True),
+            base_currency=_base_currency(values),
+            secret_key=_secret_key(values),
+            token_minutes=_number(values, "APP_TOKEN_MINUTES", 15, 1, 525_600),
+            registrations_per_minute=_number(values, "APP_REGISTRATIONS_PER_MINUTE", 600, 1, WHOLE_NUMBER_MAX),
+            trusted_proxies=_trusted_proxies(values),
             offline=_offline(values),
         )
 
@@ -194,6 +212,43 @@ def _superuser_password(values: Mapping[str, str], length_min: int) -> str | Non
         problem = f"must have {length_min} to {PASSWORD_LENGTH_MAX} characters, and has {len(password)}"
         raise SettingsError(name, problem, "a-long-passphrase-of-yours")
     return password
+
+
+def _yes_or_no(values: Mapping[str, str], name: str, default: bool) -> bool:
+    text = values.get(name, "yes" if default else "no")
+    if text not in ("yes", "no"):
+        raise SettingsError(name, f"must be yes or no, not {_shown(text)}", "no")
+    return text == "yes"
+
+
+def _base_currency(values: Mapping[str, str]) -> str:
+    currency_id = values.get("APP_BASE_CURRENCY", "USD")
+    if not CURRENCY_ID.fullmatch(currency_id):
+        raise SettingsError(
+            "APP_BASE_CURRENCY", f"must be a currency's three letters, not {_shown(currency_id)}", "USD"
+        )
+    return currency_id
+
+
+def _secret_key(values: Mapping[str, str]) -> str | None:
+    name = "APP_SECRET_KEY"
+    key = values.get(name)
+    if key is not None and len(key.encode()) < SECRET_BYTES_MIN:
+        problem = f"must have at least {SECRET_BYTES_MIN} bytes, and has {len(key.encode())}"
+        raise SettingsError(name, problem, "$(openssl rand -hex 32)")
+    return key
+
+
+def _trusted_proxies(values: Mapping[str, str]) -> tuple[Network, ...]:
+    name = "APP_TRUSTED_PROXIES"
+    networks: list[Network] = []
+    for item in values[name].split(",") if name in values else ():
+        try:
+            networks.append(ip_network(item.strip()))
+        except ValueError:
+            problem = f"has {_shown(item)}, which is neither an address nor a network"
+            raise SettingsError(name, problem, "127.0.0.1,10.0.0.0/8") from None
+    return tuple(networks)
 
 
 def _signup_credit(values: Mapping[str, str]) -> Mapping[str, Decimal]:

@@ -170,6 +170,19 @@ class Caller:
         """Sends a POST under the user's name."""
         return await self.service.post(path, authorization=self.authorization, **options)
 
+    async def patch(self, path: str, **options: Any) -> Answer:
+        """Sends a PATCH under the user's name."""
+        return await self.service.request("PATCH", path, authorization=self.authorization, **options)
+
+    async def delete(self, path: str, **options: Any) -> Answer:
+        """Sends a DELETE under the user's name."""
+        return await self.service.request("DELETE", path, authorization=self.authorization, **options)
+
+    async def token(self) -> str:
+        """Returns the value of an Authorization header with a new bearer token."""
+        form = {"username": self.username, "password": self.password}
+        return "Bearer " + str((await self.service.post("/api/auth/token", form=form)).ok()["access_token"])
+
     async def list_accounts(self) -> list[dict[str, Any]]:
         """Returns the user's accounts as the service lists them."""
         accounts: list[dict[str, Any]] = (await self.get(f"/users/{self.id}/accounts")).ok()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -60,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the outage tests; pytest reads them here only."""
     parser.addoption("--outage-rounds", type=int, default=None, metavar="N", help="rounds of each outage test")
     parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
+    parser.addoption("--schemathesis-seed", type=int, default=None, metavar="N", help="repeats a run of schemathesis")
 
 
 Result = TypeVar("Result")
@@ -141,7 +143,11 @@ def shared_database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def shared_base_url(shared_database_url: str) -> Iterator[str]:
-    """The address of a service for a whole module. Its event loop runs in a thread of its own, between tests too."""
+    """The address of a service for a whole module. It believes the proxies of this machine.
+
+    Its event loop runs in a thread of its own, between tests too.
+    """
+    settings = Settings(database_url=shared_database_url, trusted_proxies=(ip_network("127.0.0.1"),))
     address: Future[str] = Future()
     stopping: Future[Callable[[], object]] = Future()
 
@@ -150,7 +156,7 @@ def shared_base_url(shared_database_url: str) -> Iterator[str]:
         loop = asyncio.get_running_loop()
         stopping.set_result(lambda: loop.call_soon_threadsafe(stop.set))
         try:
-            async with running_service(Settings(database_url=shared_database_url)) as service:
+            async with running_service(settings) as service:
                 address.set_result(service.base_url)
                 await stop.wait()
         except Exception as error:

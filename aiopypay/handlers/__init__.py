@@ -12,10 +12,14 @@ from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.store import Store
+from aiopypay.throttling import Throttle
+from aiopypay.tokens import Tokens
 
 DATABASE: web.AppKey[Database] = web.AppKey("database", Database)
 GROUP_COMMIT: web.AppKey[GroupCommit] = web.AppKey("group_commit", GroupCommit)
 PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords", Passwords)
+TOKENS: web.AppKey[Tokens] = web.AppKey("tokens", Tokens)
+THROTTLE: web.AppKey[Throttle] = web.AppKey("throttle", Throttle)
 STAND_IN: web.AppKey[StandIn] = web.AppKey("stand_in", StandIn)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 

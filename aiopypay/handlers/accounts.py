@@ -5,19 +5,26 @@ from decimal import Decimal
 
 from aiohttp import web
 
+from aiopypay.answers import Link, answers
 from aiopypay.auth import authenticated, path_id
 from aiopypay.database import Connection
 from aiopypay.errors import Forbidden, NotFound, UnknownCurrency
 from aiopypay.forms import form_data
 from aiopypay.handlers import STAND_IN, read
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
-from aiopypay.representations import account_body, json_response
+from aiopypay.representations import AccountBody, account_body, json_response
 from aiopypay.stand_in import reading
 from aiopypay.store.accounts import AccountRow, account, account_opened_by, accounts_of_user, open_account
 from aiopypay.store.orders import claim_key, find_orders
 from aiopypay.store.users import User
 
 routes = web.RouteTableDef()
+
+_TO_ACCOUNT = (Link("get_account", {"account_id": "$response.body#/id"}),)
+_LINKS = (
+    Link("get_account", {"account_id": "$response.body#/0/id"}),
+    Link("list_transfers", {"user_id": "$response.body#/0/user_id"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class NoForm:
 
 
 @routes.get("/users/{user_id:[0-9]+}/accounts")
+@answers(200, list[AccountBody], offline=True, links=_LINKS)
 @authenticated("user_id")
 async def list_accounts(request: web.Request, user: User) -> web.Response:
     """The user's accounts by id."""
@@ -38,6 +46,7 @@ async def list_accounts(request: web.Request, user: User) -> web.Response:
 
 
 @routes.get("/accounts/{account_id:[0-9]+}")
+@answers(200, AccountBody, offline=True, problems=[Forbidden])
 @authenticated()
 async def get_account(request: web.Request, user: User) -> web.Response:
     """One account, for its owner."""
@@ -55,6 +64,7 @@ async def get_account(request: web.Request, user: User) -> web.Response:
 
 
 @routes.post("/users/{user_id:[0-9]+}/accounts/{currency_id:[A-Z]{3}}")
+@answers(200, AccountBody, idempotent=True, problems=[UnknownCurrency], links=_TO_ACCOUNT)
 @authenticated("user_id")
 @form_data(NoForm)
 async def post_account(request: web.Request, user: User, _: NoForm) -> web.Response:

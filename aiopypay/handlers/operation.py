@@ -1,15 +1,14 @@
 """GET /health and GET /metrics: both answer without a database."""
 
-from datetime import datetime
-
 import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
+from aiopypay.answers import answers
 from aiopypay.handlers import STAND_IN
 from aiopypay.metrics import CONTENT_TYPE
 from aiopypay.middlewares import METRICS
-from aiopypay.representations import json_response
+from aiopypay.representations import Time, json_response
 from aiopypay.stand_in.lifecycle import Report
 
 routes = web.RouteTableDef()
@@ -19,7 +18,7 @@ class JournalBody(msgspec.Struct):
     """Orders accepted and not yet booked; `oldest` is when the first of them was accepted."""
 
     pending: int
-    oldest: datetime | None
+    oldest: Time | None
 
 
 class HealthBody(msgspec.Struct):
@@ -27,7 +26,7 @@ class HealthBody(msgspec.Struct):
 
     status: str
     mode: str
-    since: datetime
+    since: Time
     journal: JournalBody
     lease: bool
     fenced: str | None
@@ -38,12 +37,14 @@ class HealthBody(msgspec.Struct):
 
 
 @routes.get("/health")
+@answers(200, HealthBody, database=False)
 async def get_health(request: web.Request) -> web.Response:
     """200 while the process serves."""
     return json_response(_body(await request.app[STAND_IN].report()))
 
 
 @routes.get("/metrics")
+@answers(200, str, media_type="text/plain", database=False)
 async def get_metrics(request: web.Request) -> web.Response:
     """Prometheus' text format."""
     return web.Response(body=request.app[METRICS].text(), headers={"Content-Type": CONTENT_TYPE})

@@ -4,11 +4,12 @@ from uuid import UUID
 
 from aiohttp import web
 
+from aiopypay.answers import LOCATION, answers
 from aiopypay.auth import authenticated
 from aiopypay.database import Connection
 from aiopypay.errors import NotFound
 from aiopypay.handlers import read
-from aiopypay.representations import json_response, order_body
+from aiopypay.representations import OrderBody, json_response, order_body
 from aiopypay.stand_in import reading
 from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.users import User
@@ -19,6 +20,7 @@ _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @routes.get("/users/{user_id:[0-9]+}/orders/{order_id:" + _UUID + "}")
+@answers(200, OrderBody, headers=(LOCATION,), offline=True)
 @authenticated("user_id")
 async def get_order(request: web.Request, user: User) -> web.Response:
     """An order's present state, for the user who placed it."""

@@ -7,15 +7,25 @@ from uuid import UUID
 
 from aiohttp import web
 
+from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers
 from aiopypay.auth import authenticated
-from aiopypay.fields import parse_amount, parse_comment, parse_id, parse_limit, parse_sort
+from aiopypay.errors import (
+    CurrencyMismatch,
+    Forbidden,
+    InsufficientFunds,
+    SameAccount,
+    UnknownAccount,
+)
+from aiopypay.fields import parse_comment, parse_id, parse_limit, parse_sort
 from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, GROUP_COMMIT
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.ledger import TransferOrder
+from aiopypay.money_fields import parse_amount
 from aiopypay.representations import (
     PendingBody,
     ReceiptBody,
+    TransferBody,
     json_response,
     pending_body,
     receipt_body,
@@ -27,6 +37,9 @@ from aiopypay.store.transfers import Page, Sort, TransferRow, history
 from aiopypay.store.users import User
 
 routes = web.RouteTableDef()
+
+_TO_ORDER = (Link("get_order", {"user_id": "$request.path.user_id", "order_id": "$response.body#/order_id"}),)
+_REFUSALS = (UnknownAccount, SameAccount, CurrencyMismatch, InsufficientFunds, Forbidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,8 @@ class HistoryQuery:
 
 
 @routes.post("/users/{user_id:[0-9]+}/transfers")
+@answers(200, ReceiptBody, headers=(LOCATION,), links=_TO_ORDER, problems=_REFUSALS)
+@answers(202, PendingBody, headers=(LOCATION,), links=_TO_ORDER, idempotent=True, offline=True)
 @authenticated("user_id")
 @form_data(TransferForm)
 async def post_transfer(request: web.Request, user: User, form: TransferForm) -> web.Response:
@@ -62,6 +77,7 @@ async def post_transfer(request: web.Request, user: User, form: TransferForm) ->
 
 
 @routes.get("/users/{user_id:[0-9]+}/transfers")
+@answers(200, list[TransferBody], headers=(NEXT_PAGE,))
 @authenticated("user_id")
 @query_string(HistoryQuery)
 async def list_transfers(request: web.Request, user: User, query: HistoryQuery) -> web.Response:

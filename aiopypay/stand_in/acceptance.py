@@ -89,7 +89,7 @@ def _seen(store: Store, order: TransferOrder) -> Answer | None:
 def _plan(
     store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, seconds_down: float, complete: bool
 ) -> list[PlannedOrder | errors.Problem]:
-    ids = {account_id for order in orders for account_id in (order.from_account_id, order.to_account_id)}
+    ids = {account_id for order in orders for account_id in order.account_ids}
     known = store.accounts(ids)
     accounts = {account.id: _as_now(account) for account in known.values() if account.user_id is not None}
     currencies = {currency.id: currency for currency in store.currencies()}
@@ -116,12 +116,14 @@ def _never_a_guess(
     order: TransferOrder, accounts: dict[int, Account], refusal: errors.Problem, complete: bool
 ) -> errors.Problem:
     """Returns the refusal, or 503 where the node cannot tell that it is right."""
-    if order.from_account_id not in accounts or order.to_account_id not in accounts:
+    if any(account_id not in accounts for account_id in order.account_ids):
         return errors.NotKnownHere("The database is away, and this node does not know one of the accounts.")
     if refusal.status < 500 and _may_be_old(order, complete):
         return errors.NotKnownHere(
             "The database is away, and this node cannot tell whether the Idempotency-Key was used before."
         )
+    if isinstance(refusal, errors.InsufficientFunds):
+        return errors.InsufficientFunds(refusal.detail, balance=refusal.balance, is_offline=True)
     return refusal
 
 
@@ -135,13 +137,16 @@ class _Caps:
         self._debits = debits
 
     def check(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
-        """Raises a 503 of its own type where the order is over a limit; counts it otherwise."""
+        """Raises a 503 of its own type where the order is over a limit; counts it otherwise. Deposits spend nothing."""
         limits = self._limits
+        paid = Decimal(0)
         with money.exact():
-            debit = self._debits[order.from_account_id] + sum((transfer.amount for transfer in transfers), Decimal(0))
+            if not order.is_deposit:
+                paid = sum((transfer.amount for transfer in transfers), Decimal(0))
+            debit = self._debits[order.account_id] + paid
         if limits.max_amount is not None and order.amount > limits.max_amount:
             raise errors.OfflineAmountCap(f"Without the database at most {limits.max_amount} are accepted at once.")
-        if limits.max_debit is not None and debit > limits.max_debit:
+        if limits.max_debit is not None and paid and debit > limits.max_debit:
             raise errors.OfflineDebitCap(
                 f"Without the database an account may spend {limits.max_debit}; this would be {debit}."
             )
@@ -150,4 +155,4 @@ class _Caps:
         if self._hours_down > limits.max_hours:
             raise errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
         self._pending += 1
-        self._debits[order.from_account_id] = debit
+        self._debits[order.account_id] = debit

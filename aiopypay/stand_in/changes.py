@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from aiopypay.database import Connection, Database, fetch
@@ -41,6 +41,7 @@ class UserChanges:
         self._node = node
         self._switch = switch
         self._running: Counter[str] = Counter()
+        self._changed_since: list[set[str]] = []
         self._refresh: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -50,14 +51,12 @@ class UserChanges:
         `is_new`: it adds the user, so that one who is known here stays certain, whoever asks for their name.
         """
         name = username.lower()
-        if self._switch.is_up:
-            if not self._node.fenced:
-                # A store that fails fences the node, not the change.
-                with contextlib.suppress(StandInFenced):
-                    await self._node.run(_mark_uncertain, name, is_new)
-            self._node.check_may_book()
+        # What is being read of the user may not show this change: before it is marked, that reading is spoiled.
+        for changed in self._changed_since:
+            changed.add(name)
         self._running[name] += 1
         try:
+            await self._mark(name, is_new)
             async with self._database.transaction() as connection:
                 await fetch(connection, LOCK_USERNAMES, {"usernames": [name]})
                 yield connection
@@ -67,12 +66,21 @@ class UserChanges:
                 del self._running[name]
             self.refresh_soon()
 
+    async def _mark(self, name: str, is_new: bool) -> None:
+        if self._switch.is_up:
+            if not self._node.fenced:
+                # A store that fails fences the node, not the change.
+                with contextlib.suppress(StandInFenced):
+                    await self._node.run(_mark_uncertain, name, is_new)
+            self._node.check_may_book()
+
     async def refresh_before_online(self, database: Database) -> None:
         """Reads the uncertain users anew, while the writer's lock is held and the journal is empty.
 
         Raises what Database.transaction raises, StandInFenced.
         """
-        await self._node.run(_remember_certain, await self._read(database))
+        with self._watched() as changed:
+            await self._node.run(_remember_certain, await self._read(database), changed)
 
     async def close(self) -> None:
         """Waits for what runs in the background."""
@@ -93,17 +101,34 @@ class UserChanges:
             orders = await find_orders(connection, await pages.opening_orders_of_users(connection, user_ids))
         return _Reading(epoch, names, users, accounts, list(orders.values()))
 
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[set[str]]:
+        """Within it, the names of users whose change begins are added to the set."""
+        changed: set[str] = set()
+        self._changed_since.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changed_since = [others for others in self._changed_since if others is not changed]
+
     def refresh_soon(self) -> None:
         """Reads the uncertain users anew, in the background."""
         if self._refresh is None and self._switch.is_up and not self._node.fenced:
             self._refresh = asyncio.create_task(self._refresh_all())
 
+    async def _refresh_some(self) -> bool:
+        """Tells whether there may be more to read."""
+        with self._watched() as changed:
+            reading = await self._read(self._database)
+            if not reading.usernames:
+                return False
+            return await self._reads.remember(reading.epoch, _remember_certain, reading, changed)
+
     async def _refresh_all(self) -> None:
         try:
             # Again, until nobody is left out who was still changing while the others were read.
-            while (reading := await self._read(self._database)).usernames:
-                if not await self._reads.remember(reading.epoch, _remember_certain, reading):
-                    return
+            while await self._refresh_some():
+                pass
         except Problem as problem:
             logger.debug("Users stay uncertain for now: %s", problem)
         finally:
@@ -128,10 +153,12 @@ class _Reading:
     orders: Sequence[OrderRecord]
 
 
-def _remember_certain(store: Store, reading: _Reading) -> None:
+def _remember_certain(store: Store, reading: _Reading, changed: Set[str]) -> None:
+    """Those among `changed` stay uncertain: a change of theirs has begun, and may have ended, since the reading did."""
     with store.transaction(durable=False):
         store.remember_users(reading.users)
         store.remember_accounts(reading.accounts)
         store.remember_orders(reading.orders)
         for username in reading.usernames:
-            store.clear_uncertain(username)
+            if username not in changed:
+                store.clear_uncertain(username)

@@ -10,11 +10,11 @@ from uuid import UUID
 
 from aiopypay.database import Connection, Database
 from aiopypay.errors import Problem
-from aiopypay.ledger import Currency
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.deputy import FILLED, Deputy
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
@@ -36,9 +36,12 @@ Page = TypeVar("Page")
 class Fill:
     """Reads page by page through the requests' own connections, giving way to them."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads, accounts_max: int) -> None:
+    def __init__(
+        self, database: Database, node: Node, deputy: Deputy, *, reads: Reads, rates: Rates, accounts_max: int
+    ) -> None:
         self._database = database
         self._reads = reads
+        self._rates = rates
         self._node = node
         self._deputy = deputy
         self._accounts_max = accounts_max
@@ -50,7 +53,8 @@ class Fill:
     async def run(self, *, with_orders: bool) -> None:
         """Reads everything once; returns when it is remembered. `with_orders`: the orders, too."""
         started = datetime.now(UTC)
-        await self._page(pages.currencies, _remember_currencies)
+        while not await self._fill_currencies():  # noqa: ASYNC110 - nobody can tell us; we must try
+            await asyncio.sleep(RETRY_SECONDS)
         await self._fill_users()
         complete = await self._fill_accounts()
         if with_orders:
@@ -60,6 +64,14 @@ class Fill:
         logger.info(
             "Remembered %s users, %s accounts, %s orders in %.1f s.", self.users, self.accounts, self.orders, took
         )
+
+    async def _fill_currencies(self) -> bool:
+        try:
+            await self._rates.follow(anew=True)
+        except Problem as problem:
+            logger.debug("The fill waits: %s", problem)
+            return False
+        return True
 
     async def _fill_users(self) -> None:
         after = 0
@@ -118,11 +130,6 @@ class Fill:
             if await self._reads.remember(epoch, remember, page):
                 await asyncio.sleep(PAUSE_SECONDS)
                 return page
-
-
-def _remember_currencies(store: Store, page: Iterable[Currency]) -> None:
-    with store.transaction(durable=False):
-        store.remember_currencies(page)
 
 
 def _remember_users(store: Store, page: Iterable[KnownUser]) -> None:

@@ -11,6 +11,7 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
@@ -31,9 +32,10 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads, rates: Rates) -> None:
         self._database = database
         self._reads = reads
+        self._rates = rates
         self._node = node
         self._deputy = deputy
         # The last transfer and account seen, and when, by the database's clock.
@@ -46,6 +48,7 @@ class Keeper:
             if self._deputy.switch.is_up:
                 try:
                     await self.register()
+                    await self._rates.follow()
                     if self._deputy.standing.nodes > 1:
                         await self._follow()
                 except Problem as problem:

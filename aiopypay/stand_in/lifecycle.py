@@ -19,6 +19,7 @@ from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import Recovery
@@ -59,8 +60,16 @@ class StandIn:
         self.deputy = Deputy(self._node, switch, settings.offline)
         reads = Reads(self._node, switch, self.writers_lock)
         self.changes = UserChanges(database, self._node, switch, reads)
-        self._keeper = Keeper(database, self._node, self.deputy, reads)
-        self._fill = Fill(database, self._node, self.deputy, reads, settings.offline.accounts_max)
+        self.rates = Rates(database, self._node, self.changes)
+        self._keeper = Keeper(database, self._node, self.deputy, reads, self.rates)
+        self._fill = Fill(
+            database,
+            self._node,
+            self.deputy,
+            reads=reads,
+            rates=self.rates,
+            accounts_max=settings.offline.accounts_max,
+        )
         self._recovery = Recovery(
             settings.database_url,
             self._node,

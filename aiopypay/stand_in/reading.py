@@ -8,6 +8,7 @@ from aiopypay.stand_in.deputy import FILLED
 from aiopypay.stand_in.records import Entry, KnownAccount
 from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountRow, CurrencyRow
+from aiopypay.store.balances import BalanceAccount
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
 
@@ -33,6 +34,16 @@ def account(store: Store, account_id: int) -> AccountRow:
     if known is None or known.user_id is None:
         raise NotKnownHere("The database is away, and this node does not know this account.")
     return _row(store, known)
+
+
+def balance_account(
+    store: Store, user_id: int, currency_id: str, account_id: int | None = None
+) -> BalanceAccount | None:
+    """Returns this account, or the user's first one in the currency (None: they have none). Raises NotKnownHere."""
+    if account_id is not None:
+        return _with_external(store, account(store, account_id))
+    first = next((row for row in accounts_of_user(store, user_id) if row.currency_id == currency_id), None)
+    return None if first is None else _with_external(store, first)
 
 
 def order(store: Store, order_id: UUID) -> OrderRecord:
@@ -77,6 +88,11 @@ def record_of(entry: Entry, state: str = "pending", reason: str | None = None) -
         balance=entry.balance,
         transfers=transfers,
     )
+
+
+def _with_external(store: Store, row: AccountRow) -> BalanceAccount:
+    external = {currency.id: currency.external_account_id for currency in store.currencies()}
+    return BalanceAccount(row, external[row.currency_id])
 
 
 def _row(store: Store, known: KnownAccount) -> AccountRow:

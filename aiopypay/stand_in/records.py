@@ -46,8 +46,9 @@ class KnownUser:
 class Entry:
     """An order accepted without the database, or one whose batch was in doubt.
 
-    `balance` is the expected one of the paying account afterwards; `decimals` its currency's. `held`: it may have been
-    booked before without this node being able to tell, so nobody can spend what it brings until it is settled.
+    `balance` is the expected one afterwards of the account that the receipt is about; `decimals` its currency's.
+    `held`: it may have been booked before without this node being able to tell, so nobody can spend what it brings
+    until it is settled.
     """
 
     order: TransferOrder

@@ -48,7 +48,8 @@ WHERE orders.id = ANY(%(ids)s::uuid[])
 ORDER BY transfers.id
 """
 
-# Changes are relative: the commission accounts were not read. They are locked here, at last and in id order.
+# Changes are relative: the commission and external accounts were not read. They are locked here, at last and in id
+# order, the external ones behind all others: whoever holds one of those waits for no account with an owner.
 INSERT_ORDERS = """
 WITH booked_orders AS (
     INSERT INTO orders
@@ -68,7 +69,7 @@ WITH booked_orders AS (
     ORDER BY ordinal
     RETURNING id, "timestamp"
 ), locked AS (
-    SELECT id FROM accounts WHERE id = ANY(%(changed_ids)s) ORDER BY id FOR NO KEY UPDATE
+    SELECT id FROM accounts WHERE id = ANY(%(changed_ids)s) ORDER BY id < 0, id FOR NO KEY UPDATE
 ), changed AS (
     UPDATE accounts SET amount = accounts.amount + change.amount
     FROM unnest(%(changed_ids)s::bigint[], %(changes)s::numeric[]) AS change (id, amount)
@@ -108,7 +109,7 @@ RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """An order with a certain outcome. `balance` is the paying account's right after it; `decimals` its currency's."""
+    """An order with a certain outcome. `balance` is the one right after it of the account that its receipt is about."""
 
     id: UUID
     user_id: int
@@ -221,12 +222,7 @@ async def claim_key(connection: Connection, order_id: UUID, user_id: int, key: s
 
 
 def _named(orders: Sequence[TransferOrder]) -> list[int]:
-    return sorted({account_id for order in orders for account_id in accounts_named(order)})
-
-
-def accounts_named(order: TransferOrder) -> tuple[int, int]:
-    """Returns the ids of the accounts that the order names, whether they exist or not."""
-    return order.from_account_id, order.to_account_id
+    return sorted({account_id for order in orders for account_id in order.account_ids})
 
 
 async def _lock_accounts(

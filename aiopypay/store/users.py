@@ -50,7 +50,7 @@ WITH credits AS (
     -- Waiting registrations queue here in one order, so that they cannot deadlock.
     SELECT id FROM accounts
     WHERE id IN (SELECT from_account_id FROM credits UNION ALL SELECT to_account_id FROM credits)
-    ORDER BY id
+    ORDER BY id < 0, id
     FOR NO KEY UPDATE
 )
 UPDATE accounts SET amount = accounts.amount + change.amount
@@ -67,7 +67,7 @@ SELECT_PASSWORD_HASH = "SELECT password_hash FROM users WHERE id = %(user_id)s"
 
 # Only where it is still the hash that was verified: a password change in between wins.
 UPDATE_PASSWORD_HASH = """
-UPDATE users SET password_hash = %(new_hash)s, updated_at = now()
+UPDATE users SET password_hash = %(new_hash)s
 WHERE id = %(user_id)s AND password_hash = %(old_hash)s
 RETURNING id
 """

@@ -78,13 +78,13 @@ async def test_an_unknown_address_is_404(shared_service: Service, path: str) -> 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/currencies", {"GET", "HEAD"}),
+        ("PUT", "/currencies", {"GET", "HEAD", "POST"}),
         ("DELETE", "/users", {"POST"}),
         ("GET", "/users", {"POST"}),
         ("PUT", "/users/2/transfers", {"GET", "HEAD", "POST"}),
         ("PATCH", "/accounts/4", {"GET", "HEAD"}),
-        ("OPTIONS", "/currencies", {"GET", "HEAD"}),
-        ("PROPFIND", "/currencies", {"GET", "HEAD"}),
+        ("OPTIONS", "/currencies", {"GET", "HEAD", "POST"}),
+        ("PROPFIND", "/currencies", {"GET", "HEAD", "POST"}),
     ],
 )
 async def test_a_method_that_an_address_does_not_have_is_405(

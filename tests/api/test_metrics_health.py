@@ -74,9 +74,11 @@ async def test_metrics_hold_no_users_and_no_ids(service: Service) -> None:
     assert f"/users/{caller.id}/" not in text
 
 
-async def test_both_answer_without_a_database(lonely_service: Service) -> None:
-    (await lonely_service.get("/health")).ok()
-    assert (await lonely_service.get("/metrics")).status == 200
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/openapi.json", "/docs", "/docs/swagger-ui-bundle.js"])
+async def test_they_answer_without_a_database_and_so_does_the_documentation(lonely_service: Service, path: str) -> None:
+    answer = await lonely_service.get(path)
+    assert answer.status == 200
+    answer.has_common_headers()
 
 
 async def test_a_change_of_users_needs_the_database(lonely_service: Service) -> None:

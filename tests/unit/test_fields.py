@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from aiopypay import fields
+from aiopypay.parsers import Number
 
 ACCEPTED: list[tuple[Callable[[str], Any], str, Any]] = [
     (fields.parse_id, "4", 4),
     (fields.parse_id, "0", 0),
     (fields.parse_id, "007", 7),
     (fields.parse_id, str(2**63 - 1), 2**63 - 1),
-    (fields.parse_id, fields.Number("4"), 4),
+    (fields.parse_id, Number("4"), 4),
     (fields.parse_comment, "", ""),
     (fields.parse_comment, "x" * 255, "x" * 255),
     (fields.parse_comment, "Обед 🍲\n", "Обед 🍲\n"),
@@ -49,7 +50,7 @@ REFUSED: list[tuple[Callable[[str], Any], str]] = [
     (fields.parse_comment, "nul \0"),
     (fields.parse_comment, "half \ud83d"),
     (fields.parse_comment, "bad \udcff"),
-    (fields.parse_comment, fields.Number("12")),
+    (fields.parse_comment, Number("12")),
     (fields.parse_username, ""),
     (fields.parse_username, "vasya\n"),
     (fields.parse_username, "va sya"),
@@ -64,7 +65,7 @@ REFUSED: list[tuple[Callable[[str], Any], str]] = [
     (fields.parse_username, "ME"),
     (fields.parse_username, "."),
     (fields.parse_username, ".."),
-    (fields.parse_username, fields.Number("123")),
+    (fields.parse_username, Number("123")),
     (fields.parse_password, "x" * 257),
     (fields.parse_password, "tab\tbed"),
     (fields.parse_password, "nul\0nul"),

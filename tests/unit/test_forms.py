@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from aiopypay.errors import InvalidRequest
-from aiopypay.fields import Number, parse_amount, parse_comment, parse_id
+from aiopypay.fields import parse_comment, parse_id
 from aiopypay.forms import build, form_field
+from aiopypay.money_fields import parse_amount
+from aiopypay.parsers import Number
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,3 +245,61 @@ def test_the_commission_is_the_smallest_amount_not_below_the_rate(
     commission = sum((transfer.amount for transfer in transfers if transfer.kind == "commission"), Decimal(0))
     assert 0 <= commission - amount * rate < Decimal(1).scaleb(-decimals)
     assert commission == 0 or -int(commission.as_tuple().exponent) <= decimals
+
+
+OUTSIDE = DOLLAR.external_account_id
+
+
+def cash(value: str, *, account: Account = SOURCE, external: int = OUTSIDE, owner: int | None = None) -> TransferOrder:
+    amount = Decimal(value)
+    deposit = order(abs(amount), source=external, target=account.id)
+    placed = deposit if amount > 0 else replace(deposit, from_account_id=account.id, to_account_id=external)
+    return replace(placed, account_user_id=owner)
+
+
+def plan_cash(placed: TransferOrder, account: Account | None = SOURCE, currency: Currency | None = DOLLAR) -> Transfer:
+    source, target = (None, account) if placed.is_deposit else (account, None)
+    (transfer,) = plan_transfers(placed, source, target, currency)
+    return transfer
+
+
+def test_a_deposit_comes_from_outside_without_commission() -> None:
+    assert plan_cash(cash("10")) == Transfer("deposit", OUTSIDE, SOURCE.id, Decimal(10), "Deposit")
+    assert plan_cash(cash("10"), replace(SOURCE, amount=Decimal(0))).amount == 10
+
+
+def test_a_withdrawal_leaves_without_commission() -> None:
+    assert plan_cash(cash("-10")) == Transfer("withdrawal", SOURCE.id, OUTSIDE, Decimal(10), "Withdrawal")
+    assert plan_cash(cash("-100.00")).amount == SOURCE.amount
+
+
+def test_a_withdrawal_that_is_not_covered_is_refused_in_the_documented_words() -> None:
+    with pytest.raises(errors.InsufficientFunds) as refusal:
+        plan_cash(cash("-100.01"))
+    assert refusal.value.detail == "Not enough funds (100.00) for a -100.01 transaction!"
+    assert str(refusal.value.balance) == "100.00"
+
+
+def test_only_accounts_with_an_owner_are_judged() -> None:
+    assert cash("10").account_ids == cash("-10").account_ids == (SOURCE.id,)
+    assert order("10").account_ids == (SOURCE.id, TARGET.id)
+
+
+@pytest.mark.parametrize("value", ["10", "-10"])
+def test_the_guards_of_deposits_and_withdrawals(value: str) -> None:
+    cases: list[tuple[type[errors.Problem], str, TransferOrder, Account | None, Currency | None]] = [
+        (errors.InvalidRequest, "value", cash(f"{value}.001"), SOURCE, DOLLAR),
+        (errors.UnknownAccount, "account_id", cash(value), None, None),
+        (errors.Forbidden, "account_id", cash(value, account=FOREIGN), FOREIGN, DOLLAR),
+        (errors.Forbidden, "account_id", cash(value, owner=STRANGER), SOURCE, DOLLAR),
+        (errors.CurrencyMismatch, "account_id", cash(value, external=OUTSIDE - 1), SOURCE, DOLLAR),
+    ]
+    for kind, field, placed, account, currency in cases:
+        with pytest.raises(errors.Problem) as refusal:
+            plan_cash(placed, account, currency)
+        assert type(refusal.value) is kind
+        assert refusal.value.field == field
+
+
+def test_an_order_for_somebody_else_is_about_their_account() -> None:
+    assert plan_cash(cash("10", account=FOREIGN, owner=STRANGER), FOREIGN).to_account_id == FOREIGN.id

@@ -1,6 +1,7 @@
 """Settings: what the environment may say, and the one line that stops the start where it says something else."""
 
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_every_setting_is_read() -> None:
         "APP_SIGNUP_CREDIT": "USD:100, EUR:5.50",
         "APP_PASSWORD_MIN_LENGTH": "4",
         "APP_SUPERUSER_PASSWORD": "four",
+        "APP_SELF_DEPOSIT": "no",
+        "APP_BASE_CURRENCY": "EUR",
+        "APP_SECRET_KEY": "é" * 16,
+        "APP_TOKEN_MINUTES": "60",
+        "APP_REGISTRATIONS_PER_MINUTE": "5",
+        "APP_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,2001:db8::/32",
         "DATABASE_URL": "postgresql://a:b@127.0.0.1/c",
     }
     assert Settings.from_environment(environment) == Settings(
@@ -44,6 +51,12 @@ def test_every_setting_is_read() -> None:
         superuser_password="four",
         signup_credit={"USD": Decimal(100), "EUR": Decimal("5.50")},
         password_min_length=4,
+        self_deposit=False,
+        base_currency="EUR",
+        secret_key="é" * 16,
+        token_minutes=60,
+        registrations_per_minute=5,
+        trusted_proxies=(ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")),
     )
 
 
@@ -68,6 +81,12 @@ def test_the_sign_up_credit_is_exact_and_cannot_be_changed() -> None:
                 *("USD:1000000000000.01", "USD:" + "9" * 5000, "USD:1,USD:2"),
             )
         ],
+        *[("APP_SELF_DEPOSIT", value) for value in ("true", "0", "No", " no")],
+        *[("APP_BASE_CURRENCY", value) for value in ("usd", "USDX", "$")],
+        *[("APP_SECRET_KEY", value) for value in ("x" * 31, "é" * 15)],
+        *[("APP_TOKEN_MINUTES", value) for value in ("0", "-1", "1.5", "525601")],
+        *[("APP_REGISTRATIONS_PER_MINUTE", value) for value in ("0", "x")],
+        *[("APP_TRUSTED_PROXIES", value) for value in ("localhost", "127.0.0.1,", "10.0.0.1/8", "*", "127.0.0.1;::1")],
         ("APP_SUPERUSER_PASSWORD", "short"),
         ("APP_SUPERUSER_PASSWORD", "x" * 257),
         ("APP_SUPERUSER_PASSWORD", "\udcff" * 10),

@@ -7,9 +7,11 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aiopypay.ledger import Transfer
+from aiopypay.stand_in.journal import decode_entry
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged
 from tests.unit import stand_in_samples as samples
 from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record, user
@@ -370,3 +372,9 @@ def test_the_log_is_folded_into_the_store(store: Store, directory: Path) -> None
             store.remember_accounts([account(number, version=version) for number in range(1000)])
     assert (directory / "store.sqlite").stat().st_size > 50_000
     assert store.counts() == (1000, 0)
+
+
+def test_an_entry_of_an_older_journal_is_read() -> None:
+    older = msgspec.msgpack.decode(msgspec.msgpack.encode(entry(1)))
+    del older["order"]["account_user_id"]
+    assert decode_entry(msgspec.msgpack.encode(older)) == entry(1)

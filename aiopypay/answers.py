@@ -1,0 +1,99 @@
+"""What a handler's signature does not show, said once beside it; the OpenAPI document is made of it.
+
+A handler declares its answers with @answers. @authenticated, @form_data and @query_string add what they know.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from aiopypay.errors import Problem
+
+JSON = "application/json"
+
+_ATTRIBUTE = "__traits__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header of an answer. `required` is a promise that it is always there."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where an answer leads to: an operation (its handler's name) and its parameters, as runtime expressions."""
+
+    operation: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One success: a status, and the type of the body in one media type. `body` None is an answer without a body."""
+
+    status: int
+    body: Any = None
+    media_type: str = JSON
+    headers: tuple[Header, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """All that is known of a handler besides its path, its name and its docstring."""
+
+    answers: tuple[Answer, ...] = ()
+    problems: frozenset[type[Problem]] = frozenset()
+    body: type | None = None
+    query: type | None = None
+    authenticated: bool = False
+    idempotent: bool = False
+    offline: bool = False
+    database: bool = True
+
+
+LOCATION = Header("Location", "The order.", {"type": "string", "format": "uri-reference"})
+NEXT_PAGE = Header("Link", 'The next page (`rel="next"`), where there is one.', required=False)
+
+
+def answers(
+    status: int,
+    body: Any = None,
+    *,
+    media_type: str = JSON,
+    headers: tuple[Header, ...] = (),
+    links: tuple[Link, ...] = (),
+    problems: Iterable[type[Problem]] = (),
+    **traits: bool,
+) -> Callable[[Function], Function]:
+    """Declares one answer of a handler, and problems that are its own. It can stand several times.
+
+    Traits: `idempotent=True` where the Idempotency-Key is heeded, `offline=True` where it works without the database,
+    `database=False` where it never asks it.
+    """
+    answer = Answer(status, body, media_type, headers, links)
+
+    def decorate(handler: Function) -> Function:
+        return add_traits(handler, answers=(answer, *traits_of(handler).answers), problems=problems, **traits)
+
+    return decorate
+
+
+def add_traits(handler: Function, *, problems: Iterable[type[Problem]] = (), **traits: Any) -> Function:
+    """Returns the handler, with more known of it. functools.wraps hands on what was known of the handler inside."""
+    known = traits_of(handler)
+    setattr(handler, _ATTRIBUTE, replace(known, problems=known.problems | frozenset(problems), **traits))
+    return handler
+
+
+def traits_of(handler: Callable[..., Any]) -> Traits:
+    """Returns what is known of a handler."""
+    traits: Traits = getattr(handler, _ATTRIBUTE, Traits())
+    return traits

@@ -1,0 +1,137 @@
+"""Who sends a request: HTTP Basic (RFC 7617, UTF-8) or a bearer token (RFC 6750), for a user as they are now."""
+
+import base64
+import binascii
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from aiohttp import web
+
+from aiopypay.batches import Batcher
+from aiopypay.client_address import throttled_address
+from aiopypay.credentials import VerifiedCredentials
+from aiopypay.database import Database
+from aiopypay.errors import DatabaseUnavailable, InvalidRequest, NotAuthenticated, Problem, UserDeactivated
+from aiopypay.fields import parse_username
+from aiopypay.passwords import Passwords
+from aiopypay.settings import Network
+from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.store.users import UNUSABLE_PASSWORD, User, replace_password_hash, users_by_name
+from aiopypay.throttling import Throttle
+from aiopypay.tokens import Tokens
+
+_BASIC = re.compile(r"Basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
+_BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
+
+
+class Authenticator:
+    """Knows who sends a request. The user is read anew each time (reads of one moment share a statement)."""
+
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        *,
+        deputy: Deputy,
+        changes: UserChanges,
+        tokens: Tokens,
+        throttle: Throttle,
+        trusted_proxies: Sequence[Network],
+    ) -> None:
+        self._database = database
+        self._deputy = deputy
+        self._changes = changes
+        self._passwords = passwords
+        self._tokens = tokens
+        self._trusted_proxies = trusted_proxies
+        self._verified = VerifiedCredentials(passwords, throttle)
+        self._users: Batcher[str, User | None] = Batcher(self._read_users, batch_size=200, queue_size=2000)
+
+    async def authenticate(self, request: web.Request) -> User:
+        """Returns the caller. An unknown user takes as long as a wrong password, and both have the same answer.
+
+        Raises NotAuthenticated, UserDeactivated, InvalidRequest, TooManyRequests, Overloaded, DatabaseUnavailable.
+        """
+        headers = request.headers.getall("Authorization", [])
+        if not headers:
+            raise NotAuthenticated("Not authenticated")
+        if len(headers) > 1:
+            raise InvalidRequest("Authorization: is repeated", field="Authorization")
+        bearer = _BEARER.fullmatch(headers[0])
+        if bearer:
+            return await self._user_of_token(bearer[1])
+        return await self.log_in(request, *_basic_credentials(headers[0]))
+
+    async def log_in(self, request: web.Request, username: str, password: str) -> User:
+        """Returns the user of this name and password. Raises what `authenticate` raises."""
+        user = await self._find(username)
+        encoded = self._passwords.nobodys_hash
+        if user is not None and user.password_hash != UNUSABLE_PASSWORD:
+            encoded = user.password_hash
+        address = throttled_address(request, self._trusted_proxies)
+        if not await self._verified.verify(username, encoded, password, address) or user is None:
+            raise NotAuthenticated("Invalid username or password")
+        if not user.is_active:
+            raise UserDeactivated("This user is deactivated")
+        if self._passwords.is_outdated(encoded):
+            return await self._rehashed(user, password)
+        return user
+
+    async def matches(self, request: web.Request, user: User, password: str) -> bool:
+        """Tells whether this is the user's password. Raises TooManyRequests, Overloaded."""
+        address = throttled_address(request, self._trusted_proxies)
+        return await self._verified.verify(user.username, user.password_hash, password, address)
+
+    async def _user_of_token(self, token: str) -> User:
+        claims = self._tokens.claims(token)
+        user = await self._find(claims.username)
+        if user is None or not self._tokens.fits(claims, user) or not user.is_active:
+            raise NotAuthenticated("The token is not valid, or no longer")
+        return user
+
+    async def _find(self, username: str) -> User | None:
+        try:
+            parse_username(username)
+        except ValueError:
+            return None
+        return await self._users.submit(username.lower())
+
+    async def _read_users(self, usernames: Sequence[str]) -> list[User | Exception | None]:
+        distinct = list(set(usernames))
+        try:
+            async with self._database.transaction() as connection:
+                users: Mapping[str, User | Exception | None] = await users_by_name(connection, distinct)
+        except DatabaseUnavailable:
+            users = await self._deputy.users(distinct)
+        return [users.get(username) for username in usernames]
+
+    async def _rehashed(self, user: User, password: str) -> User:
+        try:
+            encoded = await self._passwords.hash(password)
+            async with self._changes.transaction(user.username) as connection:
+                renewed = await replace_password_hash(connection, user.id, user.password_hash, encoded)
+        except Problem as problem:
+            # The login was right all the same; the next one tries again.
+            logger.warning("The password hash of user %s was not renewed: %s", user.id, problem)
+            return user
+        return replace(user, password_hash=encoded) if renewed else user
+
+
+def _basic_credentials(header: str) -> tuple[str, str]:
+    """Returns user name and password (RFC 7617: a password may contain colons)."""
+    match = _BASIC.fullmatch(header)
+    try:
+        decoded = base64.b64decode(match[1], validate=True).decode() if match else ""
+    except (binascii.Error, UnicodeDecodeError):
+        decoded = ""
+    username, colon, password = decoded.partition(":")
+    if not colon:
+        raise NotAuthenticated(
+            "The Authorization header must be: Basic base64(username:password), in UTF-8, or: Bearer and a token"
+        )
+    return username, password

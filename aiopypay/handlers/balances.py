@@ -1,0 +1,185 @@
+"""The routes of balances: deposits and withdrawals, which are orders like any other, and a user's own balance."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from aiopypay.answers import LOCATION, Link, answers
+from aiopypay.auth import authenticated
+from aiopypay.errors import Forbidden, InsufficientFunds, NotFound, UnknownAccount
+from aiopypay.fields import parse_id
+from aiopypay.forms import form_data, form_field
+from aiopypay.handlers import GROUP_COMMIT, SETTINGS, read
+from aiopypay.idempotency import fingerprint, idempotency_key, order_id
+from aiopypay.ledger import TransferOrder
+from aiopypay.money import in_decimals
+from aiopypay.money_fields import parse_value
+from aiopypay.representations import PROCESSED_OFFLINE, Time, json_response
+from aiopypay.stand_in import reading
+from aiopypay.stand_in.records import Entry
+from aiopypay.store.accounts import AccountRow
+from aiopypay.store.balances import BalanceAccount, balance_account
+from aiopypay.store.orders import OrderRecord
+from aiopypay.store.users import User
+
+routes = web.RouteTableDef()
+
+_TO_ACCOUNT = Link("get_account", {"account_id": "$response.body#/id"})
+_REFUSALS = (UnknownAccount, InsufficientFunds, Forbidden)
+
+
+class BalanceBody(msgspec.Struct):
+    """A user's balance; `id` is the account's, `updated_at` is null until it first changes."""
+
+    user_id: int
+    value: Decimal
+    created_at: Time
+    updated_at: Time | None
+    id: int
+
+
+class OfflineBalanceDetail(msgspec.Struct):
+    """What was asked for without the database, and the balance there."""
+
+    user_id: int
+    value: Decimal
+    balance: Decimal
+    message: str
+
+
+_ACCEPTED = {"user_id": 2, "value": Decimal("420.69"), "balance": Decimal("510.59"), "message": PROCESSED_OFFLINE}
+_REFUSED = {
+    "user_id": 2,
+    "value": Decimal("-1420.69"),
+    "balance": Decimal("358.63"),
+    "message": "Not enough funds (358.63) for a -1420.69 transaction!",
+}
+
+
+class OfflineBalanceBody(msgspec.Struct):
+    """What a deposit or withdrawal accepted without the database is answered with."""
+
+    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_ACCEPTED])]
+    order_id: UUID
+
+
+class OfflineRefusalBody(msgspec.Struct):
+    """What a withdrawal that is not covered is answered with, without the database."""
+
+    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_REFUSED])]
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceForm:
+    """A deposit (`value` above 0) or a withdrawal (below 0); without `account_id` to or from the user's balance."""
+
+    user_id: int = form_field("user_id", parse_id)
+    value: Decimal = form_field("value", parse_value)
+    account_id: int | None = form_field("account_id", parse_id, default=None)
+
+
+@routes.get("/api/balances/my")
+@answers(200, BalanceBody, offline=True, problems=[NotFound], links=(_TO_ACCOUNT,))
+@authenticated()
+async def get_my_balance(request: web.Request, user: User) -> web.Response:
+    """The caller's balance."""
+    found = await _find(request, user.id, None)
+    if found is None:
+        raise NotFound(f"You have no account in {request.app[SETTINGS].base_currency}")
+    return json_response(_balance_body(found.account))
+
+
+@routes.post("/api/balances")
+@answers(201, BalanceBody, headers=(LOCATION,), links=(_TO_ACCOUNT,), problems=_REFUSALS)
+@answers(201, OfflineBalanceBody, idempotent=True, offline=True)
+@answers(402, OfflineRefusalBody)
+@authenticated()
+@form_data(BalanceForm)
+async def post_balance(request: web.Request, user: User, form: BalanceForm) -> web.Response:
+    """Deposits or withdraws, once. 201 also without the database, then with what is expected."""
+    key = idempotency_key(request)
+    _check_permission(request, user, form)
+    found = await _find(request, form.user_id, form.account_id)
+    if found is None:
+        raise _unknown(form, request.app[SETTINGS].base_currency)
+    try:
+        answer = await request.app[GROUP_COMMIT].post(_order(form, user.id, found, key))
+    except InsufficientFunds as refusal:
+        if not refusal.is_offline:
+            raise
+        detail = _offline_detail(form, refusal.balance, found.account.decimals, refusal.detail)
+        return json_response(OfflineRefusalBody(detail), status=402)
+    if isinstance(answer, OrderRecord):
+        return _booked(user, found, answer)
+    return _pending(user, form, answer)
+
+
+def _balance_body(row: AccountRow) -> BalanceBody:
+    """Returns an account as its owner's balance."""
+    return BalanceBody(row.user_id, in_decimals(row.amount, row.decimals), row.created_at, row.updated_at, row.id)
+
+
+def _check_permission(request: web.Request, user: User, form: BalanceForm) -> None:
+    """The one place that lets an order about another user's account in: the ledger rule trusts it."""
+    if form.user_id != user.id and not user.is_admin:
+        raise Forbidden("user_id: is another user", field="user_id")
+    if form.value > 0 and not user.is_admin and not request.app[SETTINGS].self_deposit:
+        raise Forbidden("value: only an admin may deposit here", field="value")
+
+
+async def _find(request: web.Request, user_id: int, account_id: int | None) -> BalanceAccount | None:
+    currency_id = request.app[SETTINGS].base_currency
+    return await read(
+        request,
+        lambda connection: balance_account(connection, user_id, currency_id, account_id),
+        lambda store: reading.balance_account(store, user_id, currency_id, account_id),
+    )
+
+
+def _unknown(form: BalanceForm, currency_id: str) -> UnknownAccount:
+    if form.account_id is not None:
+        return UnknownAccount(f"account_id: there is no account {form.account_id}", field="account_id")
+    return UnknownAccount(f"user_id: user {form.user_id} has no account in {currency_id}", field="user_id")
+
+
+def _order(form: BalanceForm, caller_id: int, found: BalanceAccount, key: str | None) -> TransferOrder:
+    content = fingerprint("POST /api/balances", user_id=form.user_id, value=form.value, account_id=form.account_id)
+    own, external = found.account.id, found.external_account_id
+    return TransferOrder(
+        id=order_id(caller_id, key),
+        user_id=caller_id,
+        from_account_id=external if form.value > 0 else own,
+        to_account_id=own if form.value > 0 else external,
+        amount=abs(form.value),
+        comment=None,
+        fingerprint=content,
+        idempotency_key=key,
+        account_user_id=form.user_id,
+    )
+
+
+def _booked(user: User, found: BalanceAccount, record: OrderRecord) -> web.Response:
+    """The balance right after the order, also where this is a retry and it has changed since."""
+    assert record.balance is not None  # noqa: S101 - an order that moved money has one
+    then = replace(found.account, amount=record.balance, updated_at=record.posted_at)
+    return json_response(_balance_body(then), status=201, headers=_location(user, record))
+
+
+def _pending(user: User, form: BalanceForm, entry: Entry) -> web.Response:
+    detail = _offline_detail(form, entry.balance, entry.decimals, PROCESSED_OFFLINE)
+    body = OfflineBalanceBody(detail, entry.order.id)
+    return json_response(body, status=201, headers=_location(user, entry.order))
+
+
+def _offline_detail(form: BalanceForm, balance: Decimal, decimals: int, message: str) -> OfflineBalanceDetail:
+    return OfflineBalanceDetail(
+        form.user_id, in_decimals(form.value, decimals), in_decimals(balance, decimals), message
+    )
+
+
+def _location(user: User, order: OrderRecord | TransferOrder) -> dict[str, str]:
+    return {"Location": f"/users/{user.id}/orders/{order.id}"}

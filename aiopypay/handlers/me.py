@@ -1,0 +1,53 @@
+"""The caller themselves: who they are, and their own password."""
+
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+from aiopypay.answers import answers
+from aiopypay.auth import AUTHENTICATOR, authenticated
+from aiopypay.errors import WrongPassword
+from aiopypay.fields import parse_password, parse_text
+from aiopypay.forms import form_data, form_field
+from aiopypay.handlers import STAND_IN
+from aiopypay.handlers.registration import hashed
+from aiopypay.representations import PersonBody, json_response, person_body
+from aiopypay.store.users import User, replace_password_hash
+
+routes = web.RouteTableDef()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPasswordForm:
+    """A new password, and the one that it replaces."""
+
+    current_password: str = form_field("current_password", parse_text)
+    password: str = form_field("password", parse_password)
+
+
+@routes.get("/api/users/me")
+@answers(200, PersonBody, offline=True)
+@authenticated()
+async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG001 - all of it is known by now
+    """The caller."""
+    return json_response(person_body(user))
+
+
+@routes.patch("/api/users/me")
+@answers(200, PersonBody, problems=[WrongPassword])
+@authenticated()
+@form_data(OwnPasswordForm)
+async def patch_me(request: web.Request, user: User, form: OwnPasswordForm) -> web.Response:
+    """Changes the caller's password. The old one, and every token, end with it."""
+    if not await request.app[AUTHENTICATOR].matches(request, user, form.current_password):
+        raise _wrong_password()
+    password_hash = await hashed(request, form.password)
+    async with request.app[STAND_IN].changes.transaction(user.username) as connection:
+        # Somebody who changed it in between knew the password too, and was first.
+        if not await replace_password_hash(connection, user.id, user.password_hash, password_hash):
+            raise _wrong_password()
+    return json_response(person_body(replace(user, password_hash=password_hash)))
+
+
+def _wrong_password() -> WrongPassword:
+    return WrongPassword("current_password: is not your password", field="current_password")

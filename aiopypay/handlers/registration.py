@@ -1,0 +1,35 @@
+"""What both routes of registration share, and whoever sets a password."""
+
+from uuid import uuid4
+
+from aiohttp import web
+
+from aiopypay.client_address import throttled_address
+from aiopypay.errors import InvalidRequest, UsernameTaken
+from aiopypay.handlers import PASSWORDS, SETTINGS, STAND_IN, THROTTLE
+from aiopypay.store.users import add_user, open_first_accounts
+
+
+async def hashed(request: web.Request, password: str) -> str:
+    """Returns the hash of a new password. Raises InvalidRequest for one that is too short, Overloaded."""
+    shortest = request.app[SETTINGS].password_min_length
+    if len(password) < shortest:
+        raise InvalidRequest(f"password: must be at least {shortest} characters long", field="password")
+    return await request.app[PASSWORDS].hash(password)
+
+
+async def register(request: web.Request, username: str, password: str, full_name: str) -> int:
+    """Registers a user with an account in each currency, in one transaction; returns their id.
+
+    Raises InvalidRequest, UsernameTaken, TooManyRequests, Overloaded, DatabaseUnavailable.
+    """
+    settings = request.app[SETTINGS]
+    address = throttled_address(request, settings.trusted_proxies)
+    await request.app[THROTTLE].registration(address, settings.registrations_per_minute)
+    password_hash = await hashed(request, password)
+    async with request.app[STAND_IN].changes.transaction(username, is_new=True) as connection:
+        user_id = await add_user(connection, username, full_name, password_hash)
+        if user_id is None:
+            raise UsernameTaken("username: is taken", field="username")
+        await open_first_accounts(connection, user_id, uuid4(), settings.signup_credit)
+    return user_id

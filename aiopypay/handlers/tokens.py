@@ -1,0 +1,94 @@
+"""The entrance of client-transactions-api: what this service is, registration, bearer tokens."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from aiopypay import __version__
+from aiopypay.answers import answers
+from aiopypay.auth import AUTHENTICATOR
+from aiopypay.client_address import client_address
+from aiopypay.errors import NotAuthenticated, TooManyRequests, UserDeactivated, UsernameTaken
+from aiopypay.fields import parse_ignored, parse_password, parse_text, parse_username
+from aiopypay.forms import form_data, form_field
+from aiopypay.handlers import SETTINGS, TOKENS
+from aiopypay.handlers.registration import register
+from aiopypay.representations import Time, json_response
+
+routes = web.RouteTableDef()
+
+FULL_NAME = "Unknown"
+
+
+class IndexBody(msgspec.Struct):
+    """What answers here; `client` is the caller's address as the service sees it."""
+
+    status: str
+    response: str
+    version: str
+    client: str
+    time: Time
+
+
+class RegisteredBody(msgspec.Struct):
+    """A new user."""
+
+    username: str
+
+
+class TokenBody(msgspec.Struct):
+    """A bearer token and for how many seconds it is good."""
+
+    access_token: str
+    token_type: Annotated[str, msgspec.Meta(extra_json_schema={"const": "bearer"})]
+    expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationForm:
+    """A new user."""
+
+    username: str = form_field("username", parse_username)
+    password: str = form_field("password", parse_password)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForm:
+    """OAuth2's password form (RFC 6749, 4.3.2); of the optional fields nothing is needed."""
+
+    username: str = form_field("username", parse_text)
+    password: str = form_field("password", parse_text)
+    grant_type: str | None = form_field("grant_type", parse_ignored, default=None)
+    scope: str | None = form_field("scope", parse_ignored, default=None)
+    client_id: str | None = form_field("client_id", parse_ignored, default=None)
+    client_secret: str | None = form_field("client_secret", parse_ignored, default=None)
+
+
+@routes.get("/api/")
+@answers(200, IndexBody, database=False)
+async def get_index(request: web.Request) -> web.Response:
+    """That the service answers, without a look at the database."""
+    client = client_address(request, request.app[SETTINGS].trusted_proxies)
+    return json_response(IndexBody("OK", "A payments backend", __version__, client, datetime.now(UTC)))
+
+
+@routes.post("/api/auth/register")
+@answers(201, RegisteredBody, problems=[UsernameTaken, TooManyRequests])
+@form_data(RegistrationForm)
+async def post_registration(request: web.Request, form: RegistrationForm) -> web.Response:
+    """Registers a user, as POST /users does."""
+    await register(request, form.username, form.password, FULL_NAME)
+    return json_response(RegisteredBody(form.username), status=201)
+
+
+@routes.post("/api/auth/token")
+@answers(200, TokenBody, offline=True, problems=[NotAuthenticated, UserDeactivated, TooManyRequests])
+@form_data(TokenForm)
+async def post_token(request: web.Request, form: TokenForm) -> web.Response:
+    """A token for a name and a password; also without the database, for users known to this node."""
+    user = await request.app[AUTHENTICATOR].log_in(request, form.username, form.password)
+    tokens = request.app[TOKENS]
+    return json_response(TokenBody(tokens.issue(user), "bearer", tokens.seconds))

@@ -1,0 +1,91 @@
+"""Users as admins see and change them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiopypay.database import Connection, Row, fetch
+from aiopypay.store.users import User
+
+SortBy = Literal["id", "username", "created_at", "updated_at", "is_admin", "is_active"]
+
+_SELECT = "SELECT id, username, full_name, password_hash, is_admin, is_active FROM users"
+_FILTER = """
+WHERE (%(is_active)s::boolean IS NULL OR is_active = %(is_active)s)
+AND (%(is_admin)s::boolean IS NULL OR is_admin = %(is_admin)s)
+"""
+
+COUNT_USERS = "SELECT count(*) FROM users" + _FILTER  # noqa: S608 - words of ours
+
+# By the id in the end, so that each order is one order and no page shows a user twice.
+SELECT_PAGE = (
+    _SELECT + _FILTER + "ORDER BY {column} {direction} NULLS LAST, id {direction} LIMIT %(limit)s OFFSET %(offset)s"
+)
+_COLUMNS: dict[SortBy, str] = {
+    "id": "id",
+    "username": "lower(username)",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "is_admin": "is_admin",
+    "is_active": "is_active",
+}
+
+SELECT_USER = _SELECT + " WHERE lower(username) = %(username)s"
+
+UPDATE_USER = """
+UPDATE users SET
+    password_hash = coalesce(%(password_hash)s, password_hash),
+    is_active = coalesce(%(is_active)s, is_active),
+    is_admin = coalesce(%(is_admin)s, is_admin)
+WHERE lower(username) = %(username)s
+RETURNING id, username, full_name, password_hash, is_admin, is_active
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UsersPage:
+    """Which users: filtered where a filter is not None, sorted, and which part of them."""
+
+    limit: int
+    offset: int
+    sort_by: SortBy
+    is_descending: bool
+    is_active: bool | None
+    is_admin: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserChange:
+    """What changes; None leaves it as it is."""
+
+    password_hash: str | None = None
+    is_active: bool | None = None
+    is_admin: bool | None = None
+
+
+async def list_users(connection: Connection, page: UsersPage) -> tuple[list[User], int]:
+    """Returns the page's users, and how many there are on all pages."""
+    parameters = {"is_active": page.is_active, "is_admin": page.is_admin, "limit": page.limit, "offset": page.offset}
+    direction = "DESC" if page.is_descending else "ASC"
+    rows = await fetch(connection, SELECT_PAGE.format(column=_COLUMNS[page.sort_by], direction=direction), parameters)
+    total = await fetch(connection, COUNT_USERS, parameters)
+    return [User(*row) for row in rows], int(total[0][0])
+
+
+async def user_named(connection: Connection, username: str) -> User | None:
+    """Returns the user of this name in any case, None where there is none."""
+    return _first(await fetch(connection, SELECT_USER, {"username": username.lower()}))
+
+
+async def change_user(connection: Connection, username: str, change: UserChange) -> User | None:
+    """Changes the user of this name and returns them as they are then, None where there is none."""
+    parameters = {
+        "username": username.lower(),
+        "password_hash": change.password_hash,
+        "is_active": change.is_active,
+        "is_admin": change.is_admin,
+    }
+    return _first(await fetch(connection, UPDATE_USER, parameters))
+
+
+def _first(rows: list[Row]) -> User | None:
+    return User(*rows[0]) if rows else None

@@ -1,0 +1,111 @@
+"""schemathesis reads the OpenAPI document and tries the live service: all its checks, links and all.
+
+It runs as a program of its own, against a service that the whole module shares, once without credentials, once
+with a user's and once with an admin's. The seed is in its output; `--schemathesis-seed` repeats a run.
+"""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import ledger
+from tests.client import Caller, basic
+from tests.conftest import SUPERUSER_PASSWORD, register_apart
+
+SECONDS_MAX = 120
+EXAMPLES = 15
+
+# Each request comes from elsewhere, as a trusted proxy would tell it: else guessing would soon be all that is answered.
+HOOKS = """\
+import itertools
+import ipaddress
+import schemathesis
+
+ADDRESSES = map(str, map(ipaddress.IPv4Address, itertools.count(10 << 24)))
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    case.headers["X-Forwarded-For"] = next(ADDRESSES)
+"""
+
+# What is said by the database, or by settings, and not by the schema: a valid document may be refused for it.
+CONFIGURATION = """\
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", 401, 403, 404, 409]
+
+[checks.missing_required_header]
+expected-statuses = [400, 401, 403, 404]
+
+# Ids that are no account's, one account twice, too many decimals (400), funds (402), a key used before (422).
+[[operations]]
+include-operation-id = ["post_transfer"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422]
+
+# A currency that does not exist (400), a key used before (422).
+[[operations]]
+include-operation-id = ["post_account"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422]
+
+# As with transfers.
+[[operations]]
+include-operation-id = ["post_balance"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422]
+
+# A rate with too many decimals.
+[[operations]]
+include-operation-id = ["post_currency", "patch_currency"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, 409]
+
+# A password that is shorter than APP_PASSWORD_MIN_LENGTH.
+[[operations]]
+include-operation-id = ["patch_user"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, 409]
+
+[[operations]]
+include-operation-id = ["post_user", "post_registration"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 409]
+"""
+
+
+@pytest.fixture(scope="module")
+def caller(shared_base_url: str, shared_database_url: str) -> Caller:
+    """A user with money and another one to pay it to."""
+    payer = register_apart(shared_base_url, shared_database_url, "payer")
+    register_apart(shared_base_url, shared_database_url, "payee")
+    ledger.deposit(shared_database_url, payer.accounts["USD"], "1000000")
+    return payer
+
+
+@pytest.mark.parametrize("who", ["nobody", "user", "admin"])
+def test_the_service_does_what_its_document_says(
+    shared_base_url: str, caller: Caller, tmp_path: Path, pytestconfig: pytest.Config, who: str
+) -> None:
+    configuration = tmp_path / "schemathesis.toml"
+    user_id, credentials = {
+        "nobody": (None, None),
+        "user": (caller.id, basic(caller.username, caller.password)),
+        "admin": (1, basic("superuser", SUPERUSER_PASSWORD)),
+    }[who]
+    own = f'[parameters]\n"path.user_id" = {user_id}\n\n' if user_id else ""
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text(HOOKS)
+    configuration.write_text(f'hooks = "{hooks}"\n{own}{CONFIGURATION}')
+    seed = pytestconfig.getoption("--schemathesis-seed")
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
+    command += [f"{shared_base_url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES)]
+    command += ["--seed", str(random.randrange(2**32) if seed is None else seed), "--request-timeout", "10"]
+    command += ["--no-color", "--warnings", "off", "--suppress-health-check", "all", "--max-failures", "20"]
+    if credentials:
+        command += ["--header", f"Authorization: {credentials}"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    sys.stdout.write(run.stdout[-20_000:] + run.stderr)
+    assert run.returncode == 0
