@@ -38,6 +38,8 @@ AT_ONCE_SECONDS = 0.5
 # An attempt to reach the database, and Python's own start on a busy machine.
 START_SECONDS = 6.0
 CONCURRENT = 64
+# So many at once keep one core busy for a while: passwords are hashed, and the database was not asked before.
+BUSY_SECONDS = 0.5
 
 
 class Site:
@@ -131,10 +133,10 @@ def away(request: pytest.FixtureRequest) -> Away:
     return request.param  # type: ignore[no-any-return]
 
 
-def _is_stood_in_for(response: Response) -> None:
+def _is_stood_in_for(response: Response, within_seconds: float = ANSWER_SECONDS) -> None:
     """Payments are accepted; the node's accounts and the currencies are shown as they will be; all else is 503."""
     what = f"{response.request.method} {response.request.path}: {response.status} {response.body}"
-    assert response.seconds < ANSWER_SECONDS, f"{what} after {response.seconds:.2f} s"
+    assert response.seconds < within_seconds, f"{what} after {response.seconds:.2f} s"
     assert response.headers["Aiopypay-Mode"] == "stand-in", what
     if response.request.path.endswith("/transfers") and response.request.method == "POST":
         assert response.status == 202, what
@@ -172,7 +174,7 @@ async def test_many_at_once_are_answered_as_fast(site: Site, away: Away) -> None
         requests = [request for _ in range(CONCURRENT // 8) for request in site.requests()]
         assert len(requests) == CONCURRENT
         for response in await site.send_all(requests):
-            _is_stood_in_for(response)
+            _is_stood_in_for(response, ANSWER_SECONDS + BUSY_SECONDS)
 
     await eventually(site.works, BACK_SECONDS, "the routes work again")
 
