@@ -214,7 +214,9 @@ async def _rolled_back_on_error(connection: Connection, statement: str) -> None:
 async def _roll_back(connection: Connection, error: BaseException) -> None:
     """Ends the transaction: by ROLLBACK, or by closing a connection on which one cannot be sent."""
     raw = connection.connection
-    if isinstance(error, Exception) and not raw.closed:
+    # A session that is of no use (read-only, say) stays so: the next one is made anew.
+    of_use = isinstance(error, Exception) and not _is_unavailable(error, getattr(error, "pgcode", None))
+    if of_use and not raw.closed:
         with contextlib.suppress(psycopg2.Error):
             await connection.execute("ROLLBACK")  # type: ignore[no-untyped-call]
             return

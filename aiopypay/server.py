@@ -11,7 +11,7 @@ from aiohttp import web
 
 from aiopypay import migrations, superuser
 from aiopypay.app import create_app
-from aiopypay.database import Database
+from aiopypay.database import Database, fetch
 from aiopypay.errors import Problem, StartError
 from aiopypay.http_server import Runner, allow_files
 from aiopypay.money import decimals_of
@@ -69,7 +69,9 @@ async def _prepare_database(settings: Settings) -> None:
     deadline = time.monotonic() + START_PATIENCE_SECONDS
     while True:
         try:
-            await _answers(settings.database_url)
+            if not await _has_schema(settings.database_url) and has_met_database(settings):
+                # Not the database that this node knows. Nothing is written into it; recovery tells the operator.
+                return
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
             await _check_currencies(settings)
@@ -108,12 +110,15 @@ async def _check_currencies(settings: Settings) -> None:
             )
 
 
-async def _answers(database_url: str) -> None:
-    """Raises DatabaseUnavailable where the database does not answer in time: migrations have no deadline."""
+async def _has_schema(database_url: str) -> bool:
+    """Tells whether aiopypay's tables are there.
+
+    Raises DatabaseUnavailable where the database does not answer in time: migrations have no deadline.
+    """
     database = Database(database_url, connections=1)
     try:
-        async with database.transaction():
-            pass
+        async with database.transaction() as connection:
+            return bool((await fetch(connection, "SELECT to_regclass('installation') IS NOT NULL"))[0][0])
     finally:
         database.close()
 
