@@ -199,10 +199,11 @@ class ServiceProcess:
         return "\n".join(shown if first < len(lines) - LOG_LINES_SHOWN else lines[-2 * LOG_LINES_SHOWN :])
 
     def remove(self) -> None:
-        """Ends it and removes its directory."""
+        """Ends it and removes its directory, where that was not done before."""
         if self.is_running():
             self.kill()
-        shutil.rmtree(self._directory)
+        if self._directory.exists():
+            shutil.rmtree(self._directory)
 
 
 def free_port() -> int:
