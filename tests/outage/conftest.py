@@ -14,7 +14,7 @@ from .service import ServiceProcess
 
 TEST_SECONDS = 60
 ROUND_SECONDS = 30
-ROUNDS = 4
+ROUNDS = 3
 
 
 class TestHangs(BaseException):

@@ -86,7 +86,8 @@ async def _round(site: Site, point: str, seed: int, report: Callable[[str], None
     if site.service.is_running():
         # A test before this one failed.
         site.service.kill()
-    load = Load(site.service.base_url, site.people, seed)
+    # Few, so that the service starts fast although they ask for it all the time.
+    load = Load(site.service.base_url, site.people, seed, clients=6)
     if point in STARTING:
         _start(site, "after COMMIT", generator.randint(1, 20))
     else:

@@ -176,7 +176,7 @@ async def test_stops_and_freezes_of_postgresql(
         await asyncio.to_thread(postgres.terminate_backends)
 
     faults = [freeze, freeze_and_kill_the_service, stop_fast, stop_immediately, terminate_backends]
-    await course.run("stops and freezes of PostgreSQL", rounds + rounds // 4, faults)
+    await course.run("stops and freezes of PostgreSQL", rounds, faults)
 
 
 @contextlib.contextmanager
@@ -242,7 +242,7 @@ async def test_faults_of_the_network(
             reset_connections,
             half_close_connections,
         ]
-        await course.run("faults of the network", rounds + 3 * rounds // 4, faults)
+        await course.run("faults of the network", rounds + rounds // 2, faults)
 
 
 async def _hold(proxy: Proxy) -> None:
