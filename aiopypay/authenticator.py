@@ -62,10 +62,16 @@ class Authenticator:
             raise NotAuthenticated("Not authenticated")
         if len(headers) > 1:
             raise InvalidRequest("Authorization: is repeated", field="Authorization")
+        user = await self._user_of_known_header(headers[0])
+        if user is not None:
+            return user
         bearer = _BEARER.fullmatch(headers[0])
         if bearer:
             return await self._user_of_token(bearer[1])
-        return await self.log_in(request, *_basic_credentials(headers[0]))
+        username, password = _basic_credentials(headers[0])
+        user = await self.log_in(request, username, password)
+        self._verified.keep_header(headers[0], username, user.password_hash, password)
+        return user
 
     async def log_in(self, request: web.Request, username: str, password: str) -> User:
         """Returns the user of this name and password. Raises what `authenticate` raises."""
@@ -76,8 +82,7 @@ class Authenticator:
         address = throttled_address(request, self._trusted_proxies)
         if not await self._verified.verify(username, encoded, password, address) or user is None:
             raise NotAuthenticated("Invalid username or password")
-        if not user.is_active:
-            raise UserDeactivated("This user is deactivated")
+        _check_active(user)
         if self._passwords.is_outdated(encoded):
             return await self._rehashed(user, password)
         return user
@@ -86,6 +91,17 @@ class Authenticator:
         """Tells whether this is the user's password. Raises TooManyRequests, Overloaded."""
         address = throttled_address(request, self._trusted_proxies)
         return await self._verified.verify(user.username, user.password_hash, password, address)
+
+    async def _user_of_known_header(self, header: str) -> User | None:
+        """Returns the user of a header that was right before and still is; None for any other, which says nothing."""
+        known = self._verified.known_header(header)
+        if known is None:
+            return None
+        user = await self._users.submit(known.username)
+        if user is None or user.password_hash != known.encoded:
+            return None
+        _check_active(user)
+        return user
 
     async def _user_of_token(self, token: str) -> User:
         claims = self._tokens.claims(token)
@@ -104,7 +120,7 @@ class Authenticator:
     async def _read_users(self, usernames: Sequence[str]) -> list[User | Exception | None]:
         distinct = list(set(usernames))
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.reading() as connection:
                 users: Mapping[str, User | Exception | None] = await users_by_name(connection, distinct)
         except DatabaseUnavailable:
             users = await self._deputy.users(distinct)
@@ -120,6 +136,11 @@ class Authenticator:
             logger.warning("The password hash of user %s was not renewed: %s", user.id, problem)
             return user
         return replace(user, password_hash=encoded) if renewed else user
+
+
+def _check_active(user: User) -> None:
+    if not user.is_active:
+        raise UserDeactivated("This user is deactivated")
 
 
 def _basic_credentials(header: str) -> tuple[str, str]:

@@ -10,19 +10,28 @@ Nothing of psycopg2 leaves this module. What does:
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import aiopg
 import aiopg.sa
 import psycopg2
 from aiopg.sa.engine import get_dialect
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from aiopypay import errors
+from aiopypay import driver, errors
 from aiopypay.addresses import single_address_dsns
-from aiopypay.driver import connect
 from aiopypay.pool import QUEUE_SECONDS, Pool
+from aiopypay.translation import (
+    UNAVAILABLE_DETAIL,
+    Phase,
+    ServerCancel,
+    is_unavailable,
+    one_line,
+    server_cancels_told_apart,
+    translate,
+)
 
 # From connecting to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
 DEADLINE_SECONDS = 1.5
@@ -31,18 +40,26 @@ CONNECT_SECONDS = 1.0
 NOTICE_SECONDS = 0.2
 
 Connection = aiopg.sa.SAConnection
-Phase = Literal["connect", "transaction", "commit"]
 Row = tuple[Any, ...]
 
-logger = logging.getLogger(__name__)
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-BUSY = {"40001", "40P01", "55P03", "57014", "25P03"}
-UNAVAILABLE_CLASSES = {"08", "53", "58"}
-UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
-UNIQUE_VIOLATION = "23505"
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that PostgreSQL plans once a connection. `$1`, `$2`, … stand for its parameters, in their order."""
 
-UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
+    name: str
+    parameters: tuple[str, ...]
+    sql: str
+
+    @property
+    def execution(self) -> str:
+        """The command that executes it, with its parameters by name."""
+        return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in self.parameters)})"
+
+    @property
+    def preparation(self) -> str:
+        """The command that makes it known to a connection."""
+        return f"PREPARE {self.name} AS {self.sql}"
 
 
 class Link(Protocol):
@@ -74,49 +91,41 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self, deadline_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Connection]:
-        """An explicit transaction: BEGIN on entry, COMMIT at the end, ROLLBACK where the body raises.
+        """An explicit transaction: BEGIN with the first statement, COMMIT at the end, ROLLBACK where the body raises.
 
         Everything from connecting to the answer to COMMIT has one deadline. Never nest two on one connection.
         Raises what the module's head lists; what the body raises by itself passes unchanged.
         """
-        if self._link is not None and not self._link.is_up:
-            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
-        epoch = 0 if self._link is None else self._link.epoch
-        phase: Phase = "connect"
+        async with self._edge(deadline_seconds) as attempt, self._acquired(begins=True) as connection:
+            attempt.phase = "transaction"
+            async with _rolled_back_on_error(connection):
+                yield connection
+            if not connection.connection.begins_with_next:
+                attempt.phase = "commit"
+                await _commit(connection)
 
-        def enter(next_phase: Phase) -> None:
-            nonlocal phase
-            phase = next_phase
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for one statement that only reads, which PostgreSQL makes a transaction of its own.
 
-        try:
-            # The deadline begins with the turn: waiting behind others says nothing about the database.
-            async with self._pool.slot(), asyncio.timeout(deadline_seconds), _server_cancels_told_apart():
-                async with self._acquired() as connection:
-                    enter("transaction")
-                    await _rolled_back_on_error(connection, "BEGIN")
-                    try:
-                        yield connection
-                    except BaseException as error:
-                        await _roll_back(connection, error)
-                        raise
-                    enter("commit")
-                    await _commit(connection)
-        except (psycopg2.Error, TimeoutError, OSError, _ServerCancel) as error:
-            raise self._translated(error, phase, epoch) from error
-        except errors.Overloaded:
-            await self._raise_if_lost()
-            raise
+        One round trip instead of three. Raises as `transaction` does, but never CommitInDoubt.
+        """
+        async with self._edge(DEADLINE_SECONDS) as attempt, self._acquired(begins=False) as connection:
+            attempt.phase = "transaction"
+            async with _rolled_back_on_error(connection):
+                yield connection
 
     def close(self) -> None:
         """Closes every connection."""
         self._pool.terminate()
 
     @contextlib.asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Connection]:
+    async def _acquired(self, *, begins: bool) -> AsyncIterator[Connection]:
         if self._engine is None:
             self._engine = aiopg.sa.Engine(get_dialect(), self._pool, self._database_url)  # type: ignore[no-untyped-call]
         connection = await self._engine.acquire()  # type: ignore[no-untyped-call]
-        raw = connection.connection
+        raw: driver.Connection = connection.connection
+        raw.begins_with_next = begins
         try:
             yield connection
         finally:
@@ -134,10 +143,26 @@ class Database:
         for dsn in dsns:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS / len(dsns)):
-                    return await connect(dsn)
+                    return await driver.connect(dsn)
             except (psycopg2.OperationalError, TimeoutError) as error:
                 failure = error
         raise failure
+
+    @contextlib.asynccontextmanager
+    async def _edge(self, deadline_seconds: float) -> AsyncIterator["_Attempt"]:
+        """A turn to use a connection, a deadline for what is done in it, and the driver's failures as problems."""
+        if self._link is not None and not self._link.is_up:
+            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
+        attempt = _Attempt(0 if self._link is None else self._link.epoch)
+        try:
+            # The deadline begins with the turn: waiting behind others says nothing about the database.
+            async with self._pool.slot(), asyncio.timeout(deadline_seconds), server_cancels_told_apart():
+                yield attempt
+        except (psycopg2.Error, TimeoutError, OSError, ServerCancel) as error:
+            raise self._translated(error, attempt) from error
+        except errors.Overloaded:
+            await self._raise_if_lost()
+            raise
 
     async def _raise_if_lost(self) -> None:
         """Tells a pool that is full because the database hangs from one that is busy: those before us find out soon."""
@@ -147,65 +172,25 @@ class Database:
                     await self._link.wait_until_down()
                     raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
 
-    def _translated(self, error: BaseException, phase: Phase, epoch: int) -> errors.Problem:
-        problem = translate(error, phase)
+    def _translated(self, error: BaseException, attempt: "_Attempt") -> errors.Problem:
+        problem = translate(error, attempt.phase)
         if self._link is not None and isinstance(problem, errors.DatabaseUnavailable):
-            self._link.lost(f"{phase}: {_one_line(error)}", epoch)
+            self._link.lost(f"{attempt.phase}: {one_line(error)}", attempt.epoch)
         return problem
 
 
-def translate(error: BaseException, phase: Phase) -> errors.Problem:
-    """Returns the problem that a failure of the driver in this phase is, told by class and SQLSTATE, never by text."""
-    code: str | None = getattr(error, "pgcode", None)
-    if isinstance(error, _ServerCancel):
-        code = "57014"
-    if phase == "commit" and not _certainly_not_committed(code):
-        return errors.CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
-    if code in BUSY:
-        return errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
-    if _is_unavailable(error, code):
-        return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
-    logger.error("PostgreSQL rejected a statement (%s): %s", code, _one_line(error))
-    if code == UNIQUE_VIOLATION:
-        return errors.DuplicateOrder(code)
-    return errors.StatementRejected(code or "")
+@dataclass(slots=True)
+class _Attempt:
+    """How often the database had been lost when it began, and how far it has come."""
 
-
-def _certainly_not_committed(code: str | None) -> bool:
-    # Serialisation failures, constraints checked at COMMIT, and a transaction that had failed before. Any other
-    # code at COMMIT may have come after the commit was durable (a backend that is shut down says 57P01).
-    return code is not None and code[:2] in ("40", "23", "25") and code != "25P03"
-
-
-def _is_unavailable(error: BaseException, code: str | None) -> bool:
-    if code is not None:
-        return code in UNAVAILABLE or code[:2] in UNAVAILABLE_CLASSES
-    # Without a code the server said nothing: refused, lost, closed, hung. ProgrammingError and its like are ours.
-    return isinstance(error, TimeoutError | OSError | psycopg2.OperationalError | psycopg2.InterfaceError) or (
-        type(error) is psycopg2.DatabaseError
-    )
-
-
-class _ServerCancel(Exception):
-    """The server cancelled the statement (statement_timeout, pg_cancel_backend)."""
+    epoch: int
+    phase: Phase = "connect"
 
 
 @contextlib.asynccontextmanager
-async def _server_cancels_told_apart() -> AsyncIterator[None]:
-    """aiopg raises CancelledError when the *server* cancels a statement; nobody cancelled the task then."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
+async def _rolled_back_on_error(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
-    except asyncio.CancelledError as error:
-        if task is None or task.cancelling() > before:
-            raise
-        raise _ServerCancel from error
-
-
-async def _rolled_back_on_error(connection: Connection, statement: str) -> None:
-    try:
-        await connection.execute(statement)  # type: ignore[no-untyped-call]
     except BaseException as error:
         await _roll_back(connection, error)
         raise
@@ -215,40 +200,68 @@ async def _roll_back(connection: Connection, error: BaseException) -> None:
     """Ends the transaction: by ROLLBACK, or by closing a connection on which one cannot be sent."""
     raw = connection.connection
     # A session that is of no use (read-only, say) stays so: the next one is made anew.
-    of_use = isinstance(error, Exception) and not _is_unavailable(error, getattr(error, "pgcode", None))
+    of_use = isinstance(error, Exception) and not is_unavailable(error, getattr(error, "pgcode", None))
     if of_use and not raw.closed:
+        if raw.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE:
+            return
         with contextlib.suppress(psycopg2.Error):
-            await connection.execute("ROLLBACK")  # type: ignore[no-untyped-call]
+            await _execute(connection, "ROLLBACK")
             return
     raw.close()
 
 
 async def _commit(connection: Connection) -> None:
-    cursor = await connection.connection.cursor()
     try:
-        await cursor.execute("COMMIT")
-        tag = cursor.statusmessage
+        tag = await _execute(connection, "COMMIT")
     except BaseException:
         connection.connection.close()
         raise
-    finally:
-        cursor.close()
     if tag != "COMMIT":
         # A statement had failed and its error was swallowed: PostgreSQL answers COMMIT with ROLLBACK, without an error.
         raise errors.InternalError
 
 
-async def fetch(connection: Connection, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-    """Executes one statement and returns its rows as plain tuples."""
-    result = await connection.execute(sql, *([parameters] if parameters else []))  # type: ignore[no-untyped-call]
-    if not result.returns_rows:
-        return []
+async def _execute(connection: Connection, command: str) -> str:
+    """Executes a command without a result; returns its tag."""
+    cursor = await connection.connection.cursor()
     try:
-        return list(await result.cursor.fetchall())
+        await cursor.execute(command)
+        return str(cursor.statusmessage)
     finally:
-        result.close()
+        cursor.close()
 
 
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return " ".join(text.split())
+async def fetch(
+    connection: Connection, statement: str | Statement, parameters: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Executes one statement and returns its rows as plain tuples.
+
+    It takes the driver's cursor: aiopg.sa's results cost as much again, and only add names to the columns.
+    """
+    raw: driver.Connection = connection.connection
+    commands = []
+    if raw.begins_with_next:
+        raw.begins_with_next = False
+        commands.append("BEGIN")
+    if isinstance(statement, str):
+        return await _rows(raw, [*commands, statement], parameters)
+    if statement.name in raw.prepared:
+        return await _rows(raw, [*commands, statement.execution], parameters)
+    try:
+        rows = await _rows(raw, [*commands, statement.preparation, statement.execution], parameters)
+    except BaseException:
+        # Nobody knows whether it is prepared there now.
+        raw.close()
+        raise
+    raw.prepared.add(statement.name)
+    return rows
+
+
+async def _rows(raw: driver.Connection, commands: list[str], parameters: Mapping[str, Any] | None) -> list[Row]:
+    """Sends commands in one message; the driver returns the result of the last one."""
+    cursor = await raw.cursor()
+    try:
+        await cursor.execute("; ".join(commands), parameters)
+        return await cursor.fetchall() if cursor.description else []
+    finally:
+        cursor.close()

@@ -12,7 +12,15 @@ class Connection(aiopg.Connection):
     aiopg takes off the reader only. While it connects it has a writer too, and with a refused connect uvloop is left
     with a closed handle under the descriptor's number: the next connection that gets this number fails in add_reader
     with RuntimeError.
+
+    `begins_with_next`: the next statement begins a transaction; BEGIN is sent along with it. `prepared` are the names
+    of the statements that this session has prepared.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begins_with_next = False
+        self.prepared: set[str] = set()
 
     @staticmethod
     def _ready(weak_self: Any) -> None:
@@ -33,6 +41,6 @@ async def connect(dsn: str) -> aiopg.Connection:
     with it the caller's deadline, that meets the answer.
     """
     try:
-        return await Connection(dsn, None, enable_hstore=False, enable_json=False)  # type: ignore[arg-type]
+        return await Connection(dsn, None, enable_hstore=False, enable_json=False)
     except RuntimeError as error:
         raise OSError(f"the event loop does not take the socket: {error}") from error

@@ -124,7 +124,7 @@ class GroupCommit:
         judgement: Judgement | None = None
         try:
             async with self._database.transaction() as connection:
-                judgement = await judge_orders(connection, orders)
+                judgement = await judge_orders(connection, orders, minted=True)
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
                 plan_kept = asyncio.create_task(self._deputy.keep_plan(judgement.plans))
                 try:

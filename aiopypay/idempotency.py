@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from decimal import Decimal
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 from aiohttp import web
 
 from aiopypay.errors import InvalidRequest
+from aiopypay.random_ids import uuid7
 
 HEADER = "Idempotency-Key"
 
@@ -30,7 +31,7 @@ def idempotency_key(request: web.Request) -> str | None:
 
 def order_id(user_id: int, key: str | None) -> UUID:
     """Returns the id of the order: derived from user and key, or minted where there is no key."""
-    return uuid4() if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
+    return uuid7() if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
 
 
 def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:

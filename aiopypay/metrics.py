@@ -16,11 +16,18 @@ class Metrics:
         self._seconds = Histogram(
             "aiopypay_request_seconds", "Time to answer a request", ["method", "route"], registry=self._registry
         )
+        # Finding a child by its labels costs as much as all of the rest of an observation.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one answered request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        children = self._children.get((method, route, status))
+        if children is None:
+            children = self._requests.labels(method, route, str(status)), self._seconds.labels(method, route)
+            self._children[method, route, status] = children
+        requests, histogram = children
+        requests.inc()
+        histogram.observe(seconds)
 
     def text(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""

@@ -4,13 +4,13 @@ import json
 import logging
 import re
 import time
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from aiopypay import errors
 from aiopypay.metrics import Metrics
+from aiopypay.random_ids import random_bytes
 from aiopypay.stand_in.mode import Mode, ModeSwitch
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives the request an id: the client's, where it sent a sane one."""
-    sent = request.headers.get("X-Request-ID", "")
-    request[REQUEST_ID] = sent if _SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
+    sent = request.headers.get("X-Request-ID")
+    request[REQUEST_ID] = sent if sent and _SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
     return await handler(request)
 
 
@@ -92,8 +92,7 @@ def problem_response(
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
     set_common_headers(response, request[REQUEST_ID])
-    mode = request.app[MODE].mode
-    if mode is not Mode.ONLINE:
+    if request.app[MODE].mode is not Mode.ONLINE:
         response.headers["Aiopypay-Mode"] = "stand-in"
 
 
@@ -110,14 +109,15 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
 
 def set_common_headers(response: web.StreamResponse, request_id: str) -> None:
     """Sets the headers that stand on every response, in every mode."""
-    response.headers["X-Request-ID"] = request_id
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    headers = response.headers
+    headers["X-Request-ID"] = request_id
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
 
 
 def new_request_id() -> str:
     """Returns an id for a request that came without one."""
-    return uuid4().hex
+    return random_bytes().hex()
 
 
 def _problem_of(error: web.HTTPException) -> errors.Problem:

@@ -29,9 +29,9 @@ Result = TypeVar("Result")
 async def read(
     request: web.Request, online: Callable[[Connection], Awaitable[Result]], offline: Callable[[Store], Result]
 ) -> Result:
-    """Returns what the database says, or what the node remembers where the database is away."""
+    """Returns what one statement says, or what the node remembers where the database is away."""
     try:
-        async with request.app[DATABASE].transaction() as connection:
+        async with request.app[DATABASE].reading() as connection:
             return await online(connection)
     except DatabaseUnavailable:
         return await request.app[STAND_IN].deputy.read(offline)

@@ -1,12 +1,11 @@
 """What both routes of registration share, and whoever sets a password."""
 
-from uuid import uuid4
-
 from aiohttp import web
 
 from aiopypay.client_address import throttled_address
 from aiopypay.errors import InvalidRequest, UsernameTaken
 from aiopypay.handlers import PASSWORDS, SETTINGS, STAND_IN, THROTTLE
+from aiopypay.random_ids import uuid7
 from aiopypay.store.users import add_user, open_first_accounts
 
 
@@ -31,5 +30,5 @@ async def register(request: web.Request, username: str, password: str, full_name
         user_id = await add_user(connection, username, full_name, password_hash)
         if user_id is None:
             raise UsernameTaken("username: is taken", field="username")
-        await open_first_accounts(connection, user_id, uuid4(), settings.signup_credit)
+        await open_first_accounts(connection, user_id, uuid7(), settings.signup_credit)
     return user_id

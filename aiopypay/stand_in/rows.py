@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from aiopypay.stand_in.checksums import Checksums, Value
@@ -16,6 +17,9 @@ CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONL
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 Row = tuple[Any, ...]
+
+ROWS_AT_ONCE = 128
+_ONE_ROW = "VALUES ("
 
 
 class Rows:
@@ -64,8 +68,24 @@ class Rows:
             raise RuntimeError("the store is written in a transaction only")
         # Should the caller go on after an error, the seal would not fit the rows.
         self._spoiled = True
-        self._connection.executemany(sql, rows)
+        if _ONE_ROW in sql:
+            self._insert(sql, list(rows))
+        else:
+            self._connection.executemany(sql, rows)
         self._spoiled = False
+
+    def _insert(self, sql: str, rows: list[Sequence[Value]]) -> None:
+        """Inserts many rows a statement: between two statements the event loop's thread takes its turn.
+
+        Handing the interpreter over and getting it back costs more than a row does.
+        """
+        done, size = 0, ROWS_AT_ONCE
+        while done < len(rows):
+            while size > len(rows) - done:
+                size //= 2
+            values = [value for row in rows[done : done + size] for value in row]
+            self._connection.execute(_of_rows(sql, size), values)
+            done += size
 
     def _note(self, damage: str) -> None:
         """Remembers damage. The first that is found is the one that is told."""
@@ -93,6 +113,14 @@ class Rows:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 self._failure = f"the store could not be written ({error}, {error.sqlite_errorname})"
             raise StoreFailed(f"the store could not be written ({error})") from error
+
+
+@cache
+def _of_rows(sql: str, number: int) -> str:
+    """Returns an INSERT of one row as one of so many. The numbers are powers of two: few statements to prepare."""
+    head, values = sql.split(_ONE_ROW)
+    row, bracket, rest = values.partition(")")
+    return f"{head}{_ONE_ROW}{row}{f'), ({row}' * (number - 1)}{bracket}{rest}"
 
 
 def raise_misuse(error: Exception) -> None:

@@ -1,0 +1,79 @@
+"""What a failure of the driver is, told by phase, class and SQLSTATE, never by text."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import psycopg2
+
+from aiopypay import errors
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["connect", "transaction", "commit"]
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+BUSY = {"40001", "40P01", "55P03", "57014", "25P03"}
+UNAVAILABLE_CLASSES = {"08", "53", "58"}
+UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
+UNIQUE_VIOLATION = "23505"
+
+UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
+
+
+def translate(error: BaseException, phase: Phase) -> errors.Problem:
+    """Returns the problem that a failure of the driver in this phase is, told by class and SQLSTATE, never by text."""
+    code: str | None = getattr(error, "pgcode", None)
+    if isinstance(error, ServerCancel):
+        code = "57014"
+    if phase == "commit" and not _certainly_not_committed(code):
+        return errors.CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
+    if code in BUSY:
+        return errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
+    if is_unavailable(error, code):
+        return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
+    logger.error("PostgreSQL rejected a statement (%s): %s", code, one_line(error))
+    if code == UNIQUE_VIOLATION:
+        return errors.DuplicateOrder(code)
+    return errors.StatementRejected(code or "")
+
+
+def _certainly_not_committed(code: str | None) -> bool:
+    # Serialisation failures, constraints checked at COMMIT, and a transaction that had failed before. Any other
+    # code at COMMIT may have come after the commit was durable (a backend that is shut down says 57P01).
+    return code is not None and code[:2] in ("40", "23", "25") and code != "25P03"
+
+
+def is_unavailable(error: BaseException, code: str | None) -> bool:
+    """Tells whether the failure says that the database is away, and nothing of the statement."""
+    if code is not None:
+        return code in UNAVAILABLE or code[:2] in UNAVAILABLE_CLASSES
+    # Without a code the server said nothing: refused, lost, closed, hung. ProgrammingError and its like are ours.
+    return isinstance(error, TimeoutError | OSError | psycopg2.OperationalError | psycopg2.InterfaceError) or (
+        type(error) is psycopg2.DatabaseError
+    )
+
+
+class ServerCancel(Exception):
+    """The server cancelled the statement (statement_timeout, pg_cancel_backend)."""
+
+
+@contextlib.asynccontextmanager
+async def server_cancels_told_apart() -> AsyncIterator[None]:
+    """aiopg raises CancelledError when the *server* cancels a statement; nobody cancelled the task then."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > before:
+            raise
+        raise ServerCancel from error
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the error's text for the log."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split())
