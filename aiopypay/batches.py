@@ -18,6 +18,8 @@ class Batcher(Generic[Item, Result]):
     An item that finds it idle is run at once, alone or with those of the same turn of the event loop; it
     never waits for company. Items that arrive while a batch runs form the next one. `run` returns one
     outcome an item, in order: a result, or an exception for that item's caller.
+
+    `weigh` tells how much of a batch, and of the queue, an item takes. One that is heavier than a batch runs alone.
     """
 
     def __init__(
@@ -26,11 +28,14 @@ class Batcher(Generic[Item, Result]):
         *,
         batch_size: int,
         queue_size: int,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
         self._run = run
+        self._weigh = weigh
         self._batch_size = batch_size
         self._queue_size = queue_size
-        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._queue: deque[tuple[Item, asyncio.Future[Result], int]] = deque()
+        self._queued = 0
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
@@ -38,10 +43,13 @@ class Batcher(Generic[Item, Result]):
 
         A caller that is cancelled while its item still waits takes it out; once its batch has started, it runs.
         """
-        if len(self._queue) >= self._queue_size:
+        weight = self._weigh(item)
+        # What is heavier than the whole queue has its turn when nothing waits.
+        if self._queued and self._queued + weight > self._queue_size:
             raise Overloaded("Too many requests are waiting. Try again in a moment.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
+        self._queue.append((item, future, weight))
+        self._queued += weight
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await future
@@ -54,12 +62,23 @@ class Batcher(Generic[Item, Result]):
     async def _work(self) -> None:
         try:
             while self._queue:
-                size = min(len(self._queue), self._batch_size)
-                batch = [entry for entry in (self._queue.popleft() for _ in range(size)) if not entry[1].done()]
+                batch = self._next_batch()
                 if batch:
                     await self._run_batch(batch)
         finally:
             self._worker = None
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """Takes as many from the queue as fit, but one at least, in their order; less those whose callers are gone."""
+        batch = []
+        room = self._batch_size
+        while self._queue and (self._queue[0][2] <= room or room == self._batch_size):
+            item, future, weight = self._queue.popleft()
+            self._queued -= weight
+            if not future.done():
+                batch.append((item, future))
+                room -= weight
+        return batch
 
     async def _run_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

@@ -144,6 +144,12 @@ class OrderRefused(Problem):
     status, slug, title = 409, "order-refused", "Order refused"
 
 
+class GroupRefused(Problem):
+    """Another order was refused that was to be booked with this one or not at all. The detail names it, and why."""
+
+    status, slug, title = 409, "group-refused", "Refused together"
+
+
 class PayloadTooLarge(Problem):
     """The body is larger than the route accepts."""
 
@@ -160,6 +166,11 @@ class IdempotencyKeyReused(Problem):
     """The key was used before with another content."""
 
     status, slug, title = 422, "idempotency-key-reused", "Idempotency-Key reused"
+
+    def __init__(
+        self, detail: str = "Idempotency-Key: was used before, with another content", *, field: str | None = None
+    ) -> None:
+        super().__init__(detail, field=field)
 
 
 class TooManyRequests(Problem):

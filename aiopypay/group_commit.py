@@ -16,12 +16,22 @@ from uuid import UUID
 
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
-from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, DuplicateOrder, InternalError, Problem
+from aiopypay.errors import (
+    CommitInDoubt,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    DuplicateOrder,
+    IdempotencyKeyReused,
+    InternalError,
+    Problem,
+)
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.records import Entry
+from aiopypay.store.keys import has_other_content
 from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders, lockable_accounts
+from aiopypay.units import RequestKey, Round, Unit, halves, unlocked
 
 BATCH_SIZE = 200
 QUEUE_SIZE = 5_000
@@ -42,8 +52,8 @@ class GroupCommit:
         self._database = database
         self._deputy = deputy
         self._lock = writers_lock
-        self._batches: Batcher[TransferOrder, OrderRecord | Entry] = Batcher(
-            self._run, batch_size=BATCH_SIZE, queue_size=QUEUE_SIZE
+        self._batches: Batcher[Unit, list[Answer]] = Batcher(
+            self._run, batch_size=BATCH_SIZE, queue_size=QUEUE_SIZE, weigh=lambda unit: len(unit.orders)
         )
 
     async def post(self, order: TransferOrder) -> OrderRecord | Entry:
@@ -52,25 +62,40 @@ class GroupCommit:
         Raises what the ledger rule raises, IdempotencyKeyReused, OrderRefused, Overloaded, DatabaseBusy, and the
         kinds of DatabaseUnavailable: what the node cannot stand in for.
         """
-        return await self._batches.submit(order)
+        [answer] = await self._batches.submit(Unit((order,)))
+        if isinstance(answer, Problem):
+            raise answer
+        return answer
+
+    async def post_all(self, unit: Unit) -> list[Answer]:
+        """Returns one answer an order, in order: what `post` returns or raises. They are judged in one transaction.
+
+        Where the key of the whole request was used before, with another content, nothing is booked, and each order's
+        answer is IdempotencyKeyReused. Raises Overloaded.
+        """
+        return await self._batches.submit(unit)
 
     async def drain(self) -> None:
         """Waits until every order submitted so far has its answer."""
         await self._batches.drain()
 
-    async def _run(self, orders: list[TransferOrder]) -> list[Answer]:
-        """Two orders with one id and content are one order; another content under the same id is judged after it."""
-        first: dict[UUID, TransferOrder] = {}
-        for order in orders:
-            first.setdefault(order.id, order)
+    async def _run(self, units: Sequence[Unit]) -> list[list[Answer]]:
         async with self._lock:
-            answers = await self._post(list(first.values()), time.monotonic() + BUSY_SECONDS)
-        posted = dict(zip(first, answers, strict=True))
-        later = [order for order in orders if order.fingerprint != first[order.id].fingerprint]
-        others = iter(await self._run(later) if later else [])
-        return [
-            posted[order.id] if order.fingerprint == first[order.id].fingerprint else next(others) for order in orders
-        ]
+            return await self._judge(units)
+
+    async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
+        refusals = await self._misused_keys(units)
+        if refusals:
+            left = [unit for place, unit in enumerate(units) if place not in refusals]
+            others = iter(await self._judge(left) if left else [])
+            return [
+                [copy.copy(refusals[place]) for _ in unit.orders] if place in refusals else next(others)
+                for place, unit in enumerate(units)
+            ]
+        this = Round(units)
+        answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
+        later = await self._judge(this.later) if this.later else []
+        return this.answers(answers, later)
 
     async def _post(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.
@@ -86,11 +111,11 @@ class GroupCommit:
         except DatabaseUnavailable:
             return await self._deputy.accept(orders)
         except (DatabaseBusy, InternalError) as failure:
-            if len(orders) == 1 or (isinstance(failure, DatabaseBusy) and time.monotonic() > until):
+            first, second = halves(orders)
+            if not second or (isinstance(failure, DatabaseBusy) and time.monotonic() > until):
                 logger.error("%s orders were not booked: %s", len(orders), failure)  # noqa: TRY400 - told before
                 return [copy.copy(failure) for _ in orders]
-        half = len(orders) // 2
-        return await self._post(orders[:half], until) + await self._post(orders[half:], until)
+        return await self._post(first, until) + await self._post(second, until)
 
     async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
@@ -103,14 +128,38 @@ class GroupCommit:
                 failure = duplicate
             except DatabaseBusy as busy:
                 failure = busy
-                free = await self._free_accounts(orders)
-                others = [order for order in orders if free.issuperset(order.account_ids)]
+                others = unlocked(orders, await self._free_accounts(orders))
                 if len(others) < len(orders):
                     posted = dict(zip((order.id for order in others), await self._post(others, until), strict=True))
                     return [posted.get(order.id) or copy.copy(busy) for order in orders]
             if time.monotonic() > until:
                 break
         raise failure
+
+    async def _misused_keys(self, units: Sequence[Unit]) -> dict[int, Problem]:
+        """Returns the units, by their place, whose key was used before with another content; or cannot be looked up.
+
+        Under the writer's lock nobody else of this process uses a key between this look and the booking.
+        """
+        misused: dict[int, Problem] = {}
+        for place, unit in enumerate(units):
+            if unit.key is not None:
+                try:
+                    if await self._is_misused(unit.key):
+                        misused[place] = IdempotencyKeyReused()
+                except Problem as problem:
+                    misused[place] = problem
+        return misused
+
+    async def _is_misused(self, key: RequestKey) -> bool:
+        if self._deputy.switch.is_up:
+            try:
+                async with self._database.transaction() as connection:
+                    return await has_other_content(connection, key.ids, key.fingerprint)
+            except DatabaseUnavailable:
+                # From here on the node stands in.
+                logger.debug("A key is looked up without the database")
+        return await self._deputy.has_other_content(key.ids, key.fingerprint)
 
     async def _free_accounts(self, orders: Sequence[TransferOrder]) -> set[int]:
         try:

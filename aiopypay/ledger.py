@@ -56,7 +56,8 @@ class TransferOrder:
     anyone, and whether they may is judged by who lets the order in.
 
     `fingerprint` tells two contents under one id apart. An order accepted without the database carries the moment
-    and the commission rate of its acceptance; both are None otherwise.
+    and the commission rate of its acceptance; both are None otherwise. Orders with one `group` are booked together or
+    not at all.
     """
 
     id: UUID
@@ -69,8 +70,9 @@ class TransferOrder:
     idempotency_key: str | None = None
     accepted_at: datetime | None = None
     commission_rate: Decimal | None = None
-    # Orders in older journals have none.
+    # Orders in older journals have neither.
     account_user_id: int | None = None
+    group: UUID | None = None
 
     @property
     def is_deposit(self) -> bool:

@@ -1,6 +1,6 @@
 """Accepting orders without the database: the same rule, on the balances last known and what was accepted since."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from aiopypay import errors, money
 from aiopypay.ledger import Account, Transfer, TransferOrder
-from aiopypay.planning import PlannedOrder, plan_batch
+from aiopypay.planning import PlannedOrder, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
 from aiopypay.stand_in.store import Store
@@ -44,9 +44,10 @@ def accept(
                 answers[order.id] = seen
         fresh = [order for order in orders if order.id not in answers]
         complete = is_alone and store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
-        planned = _plan(store, fresh, limits, seconds_down, complete)
+        caps = _Caps(limits, seconds_down, store.pending_count())
+        planned = _plan(store, fresh, caps, complete, refused_groups(orders, answers))
         entries = [
-            replace(entry_of(plan, now), held=_may_be_old(plan.order, complete))
+            entry_of(plan, now, held=_may_be_old(plan.order, complete))
             for plan in planned
             if isinstance(plan, PlannedOrder)
         ]
@@ -57,10 +58,22 @@ def accept(
     return [answers[order.id] for order in orders]
 
 
-def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False) -> Entry:
+def has_other_content(store: Store, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
+    """Tells whether one of these orders was booked or accepted before, as part of another content."""
+    for order_id in order_ids:
+        record = store.order(order_id)
+        if record is not None and record.fingerprint != fingerprint:
+            return True
+        entry = store.entry(order_id)
+        if entry is not None and entry.entry.order.fingerprint != fingerprint:
+            return True
+    return False
+
+
+def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False, held: bool = False) -> Entry:
     """Returns the journal's entry of a planned order, with the moment and the commission rate of its acceptance."""
     order = replace(plan.order, accepted_at=now, commission_rate=plan.commission_rate)
-    return Entry(order, plan.transfers, plan.balance, plan.decimals, in_doubt)
+    return Entry(order, plan.transfers, plan.balance, plan.decimals, in_doubt, held)
 
 
 def answer_of(entry: JournalEntry) -> Entry:
@@ -80,23 +93,32 @@ def _seen(store: Store, order: TransferOrder) -> Answer | None:
         if entry is None:
             return None
         if entry.entry.order.fingerprint != order.fingerprint:
-            raise errors.IdempotencyKeyReused("Idempotency-Key: was used before, with another content")
+            raise errors.IdempotencyKeyReused
         return answer_of(entry)
     except errors.Problem as problem:
         return problem
 
 
 def _plan(
-    store: Store, orders: Sequence[TransferOrder], limits: OfflineSettings, seconds_down: float, complete: bool
+    store: Store,
+    orders: Sequence[TransferOrder],
+    caps: "_Caps",
+    complete: bool,
+    refused: Mapping[UUID, errors.GroupRefused],
 ) -> list[PlannedOrder | errors.Problem]:
     ids = {account_id for order in orders for account_id in order.account_ids}
     known = store.accounts(ids)
     accounts = {account.id: _as_now(account) for account in known.values() if account.user_id is not None}
     currencies = {currency.id: currency for currency in store.currencies()}
-    caps = _Caps(limits, seconds_down, store.pending_count(), {account.id: account.debit for account in known.values()})
-    planned = plan_batch(orders, accounts, currencies, caps.check, lambda order: _may_be_old(order, complete))
+    caps.debits = {account.id: account.debit for account in known.values()}
+    planned = plan_batch(
+        orders, accounts, currencies, caps, lambda order: _may_be_old(order, complete), refused=refused
+    )
+    old_groups = {order.group for order in orders if order.group is not None and _may_be_old(order, complete)}
     return [
-        _never_a_guess(order, accounts, plan, complete) if isinstance(plan, errors.Problem) else plan
+        _never_a_guess(plan, order, accounts, _may_be_old(order, complete) or order.group in old_groups)
+        if isinstance(plan, errors.Problem)
+        else plan
         for order, plan in zip(orders, planned, strict=True)
     ]
 
@@ -113,12 +135,17 @@ def _may_be_old(order: TransferOrder, complete: bool) -> bool:
 
 
 def _never_a_guess(
-    order: TransferOrder, accounts: dict[int, Account], refusal: errors.Problem, complete: bool
+    refusal: errors.Problem, order: TransferOrder, accounts: Mapping[int, Account], may_be_old: bool
 ) -> errors.Problem:
-    """Returns the refusal, or 503 where the node cannot tell that it is right."""
+    """Returns the refusal, or 503 where the node cannot tell that it is right.
+
+    `may_be_old`: the order, or another of its group, may have been booked before.
+    """
+    if isinstance(refusal, errors.GroupRefused):
+        return refusal
     if any(account_id not in accounts for account_id in order.account_ids):
         return errors.NotKnownHere("The database is away, and this node does not know one of the accounts.")
-    if refusal.status < 500 and _may_be_old(order, complete):
+    if refusal.status < 500 and may_be_old:
         return errors.NotKnownHere(
             "The database is away, and this node cannot tell whether the Idempotency-Key was used before."
         )
@@ -130,20 +157,19 @@ def _never_a_guess(
 class _Caps:
     """The limits of stand-in over a batch: each order counts for those behind it."""
 
-    def __init__(self, limits: OfflineSettings, seconds_down: float, pending: int, debits: dict[int, Decimal]) -> None:
+    def __init__(self, limits: OfflineSettings, seconds_down: float, pending: int) -> None:
         self._limits = limits
         self._hours_down = seconds_down / 3600
         self._pending = pending
-        self._debits = debits
+        # By account, what is to be settled of what it has spent.
+        self.debits: dict[int, Decimal] = {}
 
-    def check(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+    def __call__(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
         """Raises a 503 of its own type where the order is over a limit; counts it otherwise. Deposits spend nothing."""
         limits = self._limits
-        paid = Decimal(0)
+        paid = _paid(order, transfers)
         with money.exact():
-            if not order.is_deposit:
-                paid = sum((transfer.amount for transfer in transfers), Decimal(0))
-            debit = self._debits[order.account_id] + paid
+            debit = self.debits[order.account_id] + paid
         if limits.max_amount is not None and order.amount > limits.max_amount:
             raise errors.OfflineAmountCap(f"Without the database at most {limits.max_amount} are accepted at once.")
         if limits.max_debit is not None and paid and debit > limits.max_debit:
@@ -155,4 +181,17 @@ class _Caps:
         if self._hours_down > limits.max_hours:
             raise errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
         self._pending += 1
-        self._debits[order.account_id] = debit
+        self.debits[order.account_id] = debit
+
+    def undo(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+        """Takes back what was counted."""
+        self._pending -= 1
+        with money.exact():
+            self.debits[order.account_id] -= _paid(order, transfers)
+
+
+def _paid(order: TransferOrder, transfers: Sequence[Transfer]) -> Decimal:
+    if order.is_deposit:
+        return Decimal(0)
+    with money.exact():
+        return sum((transfer.amount for transfer in transfers), Decimal(0))

@@ -11,7 +11,7 @@ from aiopypay.errors import CommitInDoubt, NotKnownHere, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
-from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN, Answer, accept, entry_of
+from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN, Answer, accept, entry_of, has_other_content
 from aiopypay.stand_in.identity import last_transfer, note_transfers
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
@@ -85,6 +85,10 @@ class Deputy:
             )
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
+
+    async def has_other_content(self, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
+        """Tells whether one of these orders is known as part of another content. Raises StandInFenced."""
+        return await self.read(has_other_content, order_ids, fingerprint)
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""

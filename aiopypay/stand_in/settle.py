@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from uuid import UUID
 
 from aiopypay.database import Connection, Database
@@ -37,6 +38,8 @@ from aiopypay.store.orders import (
 
 # Under the same deadline as a batch online: new orders wait while the last one is settled.
 BATCH_SIZE = 400
+# How many orders are booked together at most: those of one request.
+GROUP_SIZE_MAX = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -72,35 +75,37 @@ class Settlement:
 
         Raises DatabaseUnavailable, DatabaseBusy, SettlingStopped (then nothing was marked), StandInFenced.
         """
-        entries = await self._node.run(Store.pending, BATCH_SIZE)
+        entries = await self._node.run(oldest_batch)
         if entries:
             try:
                 await self._settle(entries)
             except StatementRejected:
-                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone. What
-                # was booked before goes first, whole: the balances hold all of it already.
+                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone, or
+                # with its group. What was booked before goes first, whole: the balances hold all of it already.
                 known = await self._settle(entries, only_known=True)
-                for entry in entries:
-                    if entry.sequence not in known:
-                        await self._settle_alone(entry)
+                left = [entry for entry in entries if entry.sequence not in known]
+                for together in _by_group(left):
+                    await self._settle_alone(together)
         return len(entries)
 
-    async def _settle_alone(self, entry: JournalEntry) -> None:
+    async def _settle_alone(self, entries: Sequence[JournalEntry]) -> None:
         try:
-            await self._settle([entry])
+            await self._settle(entries)
         except DuplicateOrder:
             # Another node booked this id in the meantime: it is found now, and not this order's failure.
-            await self._settle([entry])
+            await self._settle(entries)
         except StatementRejected as rejected:
             if rejected.sqlstate[:2] not in ("22", "23"):
                 raise SettlingStopped(
-                    f"PostgreSQL rejects entry {entry.sequence} (SQLSTATE {rejected.sqlstate}); see the log"
+                    f"PostgreSQL rejects entry {entries[0].sequence} (SQLSTATE {rejected.sqlstate}); see the log"
                 ) from rejected
-            order, reason = entry.entry.order, f"PostgreSQL rejects it (SQLSTATE {rejected.sqlstate})"
+            orders = [entry.entry.order for entry in entries]
+            what = "it" if len(orders) == 1 else f"one of the {len(orders)} orders that were sent together"
+            reasons = {order.id: f"PostgreSQL rejects {what} (SQLSTATE {rejected.sqlstate})" for order in orders}
             async with self._database.transaction() as connection:
-                await record_refusals(connection, [order], {order.id: reason})
-                decided = await find_orders(connection, [order.id])
-            await self._mark([entry], Settled(refused={order.id: reason}, records=list(decided.values())))
+                await record_refusals(connection, orders, reasons)
+                decided = await find_orders(connection, list(reasons))
+            await self._mark(entries, Settled(refused=reasons, records=list(decided.values())))
 
     async def _settle(self, entries: Sequence[JournalEntry], *, only_known: bool = False) -> Set[int]:
         """Settles these entries, or only those that are booked already; returns the sequences of what is settled."""
@@ -108,7 +113,7 @@ class Settlement:
         async with self._database.transaction() as connection:
             judgement = await judge_orders(connection, [entry.entry.order for entry in entries])
             if only_known:
-                judgement = replace(judgement, plans=(), refusals={})
+                judgement = replace(judgement, known=_known_whole(entries, judgement), plans=(), refusals={})
             settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered)
         await self._mark(entries, settled)
         return {
@@ -122,6 +127,43 @@ class Settlement:
         for order_id, reason in settled.refused.items():
             self.refused += 1
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
+
+
+def oldest_batch(store: Store) -> list[JournalEntry]:
+    """Returns the oldest entries without an outcome, about BATCH_SIZE of them, and no part of a group."""
+    entries = store.pending(BATCH_SIZE + 1)
+    if len(entries) <= BATCH_SIZE:
+        return entries
+    *batch, following = entries
+    group = following.entry.order.group
+    if group is None or group != batch[-1].entry.order.group:
+        return batch
+    before = [entry for entry in batch if entry.entry.order.group != group]
+    return before or [entry for entry in store.pending(GROUP_SIZE_MAX) if entry.entry.order.group == group]
+
+
+def _by_group(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:
+    """Returns what is booked together or not at all: groups, and entries that have none, each by itself."""
+    return [
+        part
+        for group, members in groupby(entries, key=_group_of)
+        for part in ([list(members)] if group is not None else [[entry] for entry in members])
+    ]
+
+
+def _group_of(entry: JournalEntry) -> UUID | None:
+    return entry.entry.order.group
+
+
+def _known_whole(entries: Sequence[JournalEntry], judgement: Judgement) -> dict[UUID, OrderRecord]:
+    """Returns what is known of the entries, but not of groups of which not all is: these are judged as one."""
+    ids = [[entry.entry.order.id for entry in together] for together in _by_group(entries)]
+    return {
+        order_id: judgement.known[order_id]
+        for together in ids
+        if judgement.known.keys() >= set(together)
+        for order_id in together
+    }
 
 
 async def _book(

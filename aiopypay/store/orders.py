@@ -9,7 +9,7 @@ from uuid import UUID
 from aiopypay import errors
 from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import Account, Currency, TransferOrder
-from aiopypay.planning import PlannedOrder, changes, plan_batch
+from aiopypay.planning import PlannedOrder, changes, plan_batch, refused_groups
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.order_statements import (
     INSERT_KEYED_ORDER,
@@ -43,7 +43,7 @@ class OrderRecord:
         Raises IdempotencyKeyReused for another content, OrderRefused where the order was refused at settling.
         """
         if self.fingerprint != fingerprint:
-            raise errors.IdempotencyKeyReused("Idempotency-Key: was used before, with another content")
+            raise errors.IdempotencyKeyReused
         if self.reason is not None:
             raise errors.OrderRefused(f"Order {self.id} was refused: {self.reason}")
         return self
@@ -86,7 +86,8 @@ async def judge_orders(connection: Connection, orders: Sequence[TransferOrder], 
     sought = [order.id for order in orders if not minted or order.idempotency_key is not None]
     known = await find_orders(connection, sought) if sought else {}
     fresh = [order for order in orders if order.id not in known]
-    planned = plan_batch(fresh, accounts, currencies)
+    answered = {order.id: _replay(known[order.id], order) for order in orders if order.id in known}
+    planned = plan_batch(fresh, accounts, currencies, refused=refused_groups(orders, answered))
     return Judgement(
         known=known,
         plans=[plan for plan in planned if isinstance(plan, PlannedOrder)],

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -226,8 +226,8 @@ class TestSettling:
         expected: list[Decimal] = []
         settle_alone = Settlement._settle_alone
 
-        async def looked_at(self: Settlement, entry: JournalEntry) -> None:
-            await settle_alone(self, entry)
+        async def looked_at(self: Settlement, entries: Sequence[JournalEntry]) -> None:
+            await settle_alone(self, entries)
             expected.append(await node.expected(bert))
 
         monkeypatch.setattr(Settlement, "_settle_alone", looked_at)

@@ -189,3 +189,61 @@ async def test_draining_waits_for_everything_submitted() -> None:
 
 async def test_draining_an_idle_one_returns_at_once() -> None:
     await Runner().batcher().drain()
+
+
+def weighed(runner: Runner, *, batch_size: int, queue_size: int = 100) -> Batcher[str, str]:
+    """Items weigh what their length is."""
+    return Batcher(runner.run, batch_size=batch_size, queue_size=queue_size, weigh=len)
+
+
+async def test_heavy_items_share_a_batch_as_far_as_they_fit() -> None:
+    runner = Runner()
+    batcher = weighed(runner, batch_size=5)
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in ("aa", "bbb", "c", "dddd", "e")]
+    runner.let_go(5)
+    assert await settle(tasks) == ["AA", "BBB", "C", "DDDD", "E"]
+    assert runner.batches == [["aa", "bbb"], ["c", "dddd"], ["e"]]
+
+
+async def test_what_is_heavier_than_a_batch_runs_alone_and_overtakes_nobody() -> None:
+    runner = Runner()
+    batcher = weighed(runner, batch_size=3)
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in ("a", "bbbbb", "c", "d")]
+    runner.let_go(5)
+    await settle(tasks)
+    assert runner.batches == [["a"], ["bbbbb"], ["c", "d"]]
+
+
+async def test_the_queue_is_bounded_by_weight() -> None:
+    runner = Runner()
+    batcher = weighed(runner, batch_size=10, queue_size=4)
+    tasks = [asyncio.create_task(batcher.submit("a"))]
+    await runner.started.acquire()
+    tasks.append(asyncio.create_task(batcher.submit("bbb")))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batcher.submit("cc")
+    tasks.append(asyncio.create_task(batcher.submit("d")))
+    runner.let_go(2)
+    assert await settle(tasks) == ["A", "BBB", "D"]
+
+
+async def test_what_is_heavier_than_the_queue_is_taken_when_nothing_waits() -> None:
+    runner = Runner()
+    batcher = weighed(runner, batch_size=2, queue_size=3)
+    runner.let_go(2)
+    assert await batcher.submit("aaaaa") == "AAAAA"
+    assert await batcher.submit("aaaaa") == "AAAAA"
+
+
+async def test_a_heavy_item_whose_caller_leaves_makes_room() -> None:
+    runner = Runner()
+    batcher = weighed(runner, batch_size=3, queue_size=100)
+    first = asyncio.create_task(batcher.submit("a"))
+    await runner.started.acquire()
+    leaver, stayers = asyncio.create_task(batcher.submit("bbb")), submit_all(batcher, "cd")
+    await asyncio.sleep(0)
+    leaver.cancel()
+    runner.let_go(2)
+    assert await settle([first, *stayers]) == ["A", "C", "D"]
+    assert runner.batches == [["a"], ["c", "d"]]

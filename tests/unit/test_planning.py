@@ -1,14 +1,18 @@
 """The rule over a batch: in order of arrival, each order on the balances that the one before left."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
+from itertools import count
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopypay import errors
-from aiopypay.ledger import SUPERUSER_ID, Account, Currency, TransferOrder
-from aiopypay.planning import PlannedOrder, changes, plan_batch
+from aiopypay.ledger import SUPERUSER_ID, Account, Currency, Transfer, TransferOrder
+from aiopypay.planning import PlannedOrder, changes, plan_batch, refused_groups
 
 DOLLAR = Currency("USD", "United States Dollar", Decimal("0.01"), 2, commission_account_id=901, external_account_id=-1)
 EURO = Currency("EUR", "Euro", Decimal("0.03"), 2, commission_account_id=903, external_account_id=-3)
@@ -114,3 +118,116 @@ def test_whatever_arrives_sums_to_zero_and_leaves_no_balance_below_zero(
     for account_id, account in known.items():
         assert account.amount + summed.get(account_id, Decimal(0)) >= 0
     assert all(plan.balance >= 0 for plan in plans)
+
+
+def together(orders: Sequence[TransferOrder], group: int = 7) -> list[TransferOrder]:
+    """The same orders, as one group."""
+    return [replace(order, group=UUID(int=group)) for order in orders]
+
+
+def kinds(outcomes: Sequence[PlannedOrder | errors.Problem]) -> list[type]:
+    return [type(outcome) for outcome in outcomes]
+
+
+def test_a_group_that_is_covered_is_planned_as_its_orders_would_be_one_by_one() -> None:
+    orders = [pays(1, ALICE, BOB, "50"), pays(2, BOB, CAROL, "40")]
+    known = accounts(alice="100", bob="0", carol="0")
+    alone = [planned(outcome) for outcome in plan_batch(orders, known, CURRENCIES)]
+    grouped = [planned(outcome) for outcome in plan_batch(together(orders), known, CURRENCIES)]
+    assert [(plan.transfers, plan.balance) for plan in grouped] == [(plan.transfers, plan.balance) for plan in alone]
+
+
+def test_of_a_group_with_one_refusal_nothing_is_planned() -> None:
+    orders = together([pays(1, ALICE, BOB, "50"), pays(2, ALICE, BOB, "60"), pays(3, ALICE, BOB, "1")])
+    outcomes = plan_batch(orders, accounts(alice="100", bob="0"), CURRENCIES)
+    assert kinds(outcomes) == [errors.GroupRefused, errors.InsufficientFunds, errors.GroupRefused]
+    first = outcomes[0]
+    assert isinstance(first, errors.GroupRefused)
+    assert str(UUID(int=2)) in first.detail
+    assert "Insufficient funds" in first.detail
+
+
+def test_those_behind_a_refused_group_find_everything_as_if_it_had_not_been_there() -> None:
+    group = together([pays(1, ALICE, BOB, "50"), pays(2, CAROL, BOB, "1")])
+    behind = [pays(3, ALICE, BOB, "99"), pays(4, BOB, CAROL, "10")]
+    known = accounts(alice="100", bob="0", carol="0")
+    outcomes = plan_batch([*group, *behind], known, CURRENCIES)
+    assert outcomes[2:] == plan_batch(behind, known, CURRENCIES)
+
+
+def test_two_groups_and_what_stands_between_them_are_judged_apart() -> None:
+    orders = [
+        *together([pays(1, ALICE, BOB, "10"), pays(2, CAROL, BOB, "1")], group=1),
+        pays(3, ALICE, BOB, "10"),
+        *together([pays(4, ALICE, BOB, "10"), pays(5, BOB, CAROL, "5")], group=2),
+    ]
+    outcomes = plan_batch(orders, accounts(alice="100", bob="0", carol="0"), CURRENCIES)
+    assert kinds(outcomes) == [errors.GroupRefused, errors.InsufficientFunds, PlannedOrder, PlannedOrder, PlannedOrder]
+
+
+class Counter:
+    """A check that lets so many orders through, and counts what it let through."""
+
+    def __init__(self, most: int) -> None:
+        self.counted: list[UUID] = []
+        self._most = most
+
+    def __call__(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+        if len(self.counted) >= self._most:
+            raise errors.OfflineOrdersCap("full")
+        self.counted.append(order.id)
+
+    def undo(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+        self.counted.remove(order.id)
+
+
+def test_a_refused_group_is_taken_out_of_the_count_of_the_check() -> None:
+    group = together([pays(1, ALICE, BOB, "1"), pays(2, ALICE, BOB, "1"), pays(3, ALICE, BOB, "1")])
+    counter = Counter(most=2)
+    outcomes = plan_batch([*group, pays(4, ALICE, BOB, "1")], accounts(alice="100", bob="0"), CURRENCIES, counter)
+    assert kinds(outcomes) == [errors.GroupRefused, errors.GroupRefused, errors.OfflineOrdersCap, PlannedOrder]
+    assert counter.counted == [UUID(int=4)]
+
+
+def test_a_group_of_which_one_was_answered_with_a_problem_before_is_refused() -> None:
+    group = together([pays(1, ALICE, BOB, "1"), pays(2, ALICE, BOB, "1"), pays(3, ALICE, BOB, "1")])
+    refused = refused_groups(group, {UUID(int=2): errors.OrderRefused("gone"), UUID(int=3): "posted before"})
+    outcomes = plan_batch([group[0]], accounts(alice="100", bob="0"), CURRENCIES, refused=refused)
+    assert kinds(outcomes) == [errors.GroupRefused]
+    assert refused_groups(group, {UUID(int=3): "posted before"}) == {}
+    assert refused_groups([pays(2, ALICE, BOB, "1")], {UUID(int=2): errors.OrderRefused("gone")}) == {}
+
+
+PAYMENTS = st.lists(
+    st.tuples(PEOPLE, PEOPLE, st.decimals(min_value=Decimal("0.01"), max_value=80, places=2)), min_size=1, max_size=8
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), PAYMENTS), max_size=8))
+def test_a_group_is_planned_whole_or_not_at_all_and_the_rest_as_if_refused_groups_had_not_been_sent(
+    parts: list[tuple[bool, list[tuple[int, int, Decimal]]]],
+) -> None:
+    known = accounts(alice="100", bob="50", carol="0")
+    numbers = count(1)
+    orders: list[TransferOrder] = []
+    for place, (is_group, payments) in enumerate(parts):
+        part = [pays(next(numbers), *payment[:2], str(payment[2])) for payment in payments]
+        orders += together(part, group=place) if is_group else part
+    outcomes = plan_batch(orders, known, CURRENCIES)
+    by_group = defaultdict(list)
+    for order, outcome in zip(orders, outcomes, strict=True):
+        if order.group is not None:
+            by_group[order.group].append(isinstance(outcome, PlannedOrder))
+    assert all(len(set(through)) == 1 for through in by_group.values())
+    kept = [order for order in orders if order.group is None or all(by_group[order.group])]
+    of_kept = [
+        outcome
+        for order, outcome in zip(orders, outcomes, strict=True)
+        if order.group is None or all(by_group[order.group])
+    ]
+    alone = plan_batch([replace(order, group=None) for order in kept], known, CURRENCIES)
+    assert [balance(outcome) for outcome in alone] == [balance(outcome) for outcome in of_kept]
+
+
+def balance(outcome: PlannedOrder | errors.Problem) -> Decimal | type:
+    return outcome.balance if isinstance(outcome, PlannedOrder) else type(outcome)

@@ -1,0 +1,111 @@
+"""What the writer takes as one: an order, or all those of a bulk; and how a batch of them is taken apart. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
+from uuid import UUID
+
+from aiopypay.ledger import TransferOrder
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """The Idempotency-Key of a whole request.
+
+    `ids` are of all orders that any request under this key may have placed, that of the key itself first;
+    `fingerprint` is of this request's content.
+    """
+
+    ids: Sequence[UUID]
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Orders that are judged in one batch, in their order.
+
+    Two of one id have the same content where they have a group; they then make one order.
+    """
+
+    orders: Sequence[TransferOrder]
+    key: RequestKey | None = None
+
+
+class Round:
+    """As many units as can be judged side by side: what shares an id with those before it is judged after them.
+
+    Two orders with one id and content are one order, unless they belong to different groups, of which one may be
+    refused. `later` is what is not judged in this round, as units: all of a unit, or those of its orders.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._units = units
+        self._taken: dict[UUID, TransferOrder] = {}
+        self._keys: set[UUID] = set()
+        self._waiting: set[int] = set()
+        self.later: list[Unit] = []
+        for unit in units:
+            if not self._must_wait(unit):
+                self._take(unit)
+            else:
+                self._leave(unit)
+
+    @property
+    def orders(self) -> list[TransferOrder]:
+        """The orders to judge. Their ids differ, and those of a group stand next to each other."""
+        return list(self._taken.values())
+
+    def answers(self, answers: Sequence[Answer], later: Sequence[Sequence[Answer]]) -> list[list[Answer]]:
+        """Returns the answers by unit and order, from those to `orders`, and those to the units of `later`."""
+        by_id = dict(zip(self._taken, answers, strict=True))
+        others = chain.from_iterable(later)
+        return [
+            [next(others) if id(order) in self._waiting else by_id[order.id] for order in unit.orders]
+            for unit in self._units
+        ]
+
+    def _must_wait(self, unit: Unit) -> bool:
+        """Tells whether the unit is not to be taken apart, and cannot be judged now."""
+        if unit.key is not None:
+            if unit.key.ids[0] in self._keys or unit.key.ids[0] in self._taken:
+                return True
+            self._keys.add(unit.key.ids[0])
+        elif unit.orders[0].group is None:
+            return False
+        return any(order.id in self._taken for order in unit.orders)
+
+    def _take(self, unit: Unit) -> None:
+        taken = self._taken
+        again = [order for order in unit.orders if not _are_one(taken.setdefault(order.id, order), order)]
+        if again:
+            self._leave(Unit(again))
+
+    def _leave(self, unit: Unit) -> None:
+        self.later.append(unit)
+        self._waiting.update(map(id, unit.orders))
+
+
+def halves(orders: Sequence[TransferOrder]) -> tuple[Sequence[TransferOrder], Sequence[TransferOrder]]:
+    """Returns the orders in two parts, neither with a part of a group. The second is empty where there is no cut."""
+    middle = len(orders) // 2
+    cuts = [cut for cut in range(1, len(orders)) if not are_together(orders[cut - 1], orders[cut])]
+    cut = min(cuts, key=lambda cut: abs(cut - middle), default=len(orders))
+    return orders[:cut], orders[cut:]
+
+
+def unlocked(orders: Sequence[TransferOrder], free: set[int]) -> list[TransferOrder]:
+    """Returns the orders all of whose accounts are free, and those of each one's group."""
+    locked = {order.group for order in orders if order.group is not None and not free.issuperset(order.account_ids)}
+    return [order for order in orders if order.group not in locked and free.issuperset(order.account_ids)]
+
+
+def are_together(one: TransferOrder, other: TransferOrder) -> bool:
+    """Tells whether two orders that stand next to each other are booked together or not at all."""
+    return one.group is not None and one.group == other.group
+
+
+def _are_one(one: TransferOrder, other: TransferOrder) -> bool:
+    return one is other or (one.group == other.group and one.fingerprint == other.fingerprint)
