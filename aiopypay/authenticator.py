@@ -5,9 +5,9 @@ import binascii
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopypay.batches import Batcher
 from aiopypay.client_address import throttled_address

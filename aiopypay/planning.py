@@ -2,20 +2,20 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
+
 from aiopypay import money
 from aiopypay.errors import GroupRefused, Problem
 from aiopypay.ledger import Account, Currency, Transfer, TransferOrder, plan_transfers
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedOrder:
+class PlannedOrder(msgspec.Struct, frozen=True):
     """An order that the rule lets through.
 
     `balance` is the one afterwards of the account that the receipt is about; `decimals` its currency's;

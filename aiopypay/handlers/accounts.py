@@ -1,9 +1,10 @@
 """The routes of accounts: a user's, a single one, a new one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopypay.answers import Link, answers
 from aiopypay.auth import authenticated, path_id

@@ -1,12 +1,13 @@
 """The routes of balances: deposits and withdrawals, which are orders like any other, and a user's own balance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopypay.answers import LOCATION, Link, answers
 from aiopypay.auth import authenticated

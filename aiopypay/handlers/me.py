@@ -1,8 +1,9 @@
 """The caller themselves: who they are, and their own password."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopypay.answers import answers
 from aiopypay.auth import AUTHENTICATOR, authenticated

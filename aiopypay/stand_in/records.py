@@ -1,17 +1,17 @@
 """What the node remembers, and what its journal holds."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
+
+import msgspec
 
 from aiopypay.ledger import Transfer, TransferOrder
 
 State = Literal["pending", "posted", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownAccount:
+class KnownAccount(msgspec.Struct, frozen=True):
     """An account as PostgreSQL last told it, and what the journal has accepted on top.
 
     `amount` and `version` are the row's; `pending` is the sum of all changes by journal entries not yet settled,
@@ -29,8 +29,7 @@ class KnownAccount:
     debit: Decimal = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownUser:
+class KnownUser(msgspec.Struct, frozen=True):
     """A user as PostgreSQL last told them; `version` is raised by every change there."""
 
     id: int
@@ -42,8 +41,7 @@ class KnownUser:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """An order accepted without the database, or one whose batch was in doubt.
 
     `balance` is the expected one afterwards of the account that the receipt is about; `decimals` its currency's.
@@ -59,8 +57,7 @@ class Entry:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True):
     """An entry with its place in the journal and its outcome, where it has one."""
 
     sequence: int

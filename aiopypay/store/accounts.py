@@ -5,6 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
+
 from aiopypay.database import Connection, Row, fetch
 
 SELECT_CURRENCIES = """
@@ -43,8 +45,7 @@ class CurrencyRow:
     decimals: int
 
 
-@dataclass(frozen=True, slots=True)
-class AccountRow:
+class AccountRow(msgspec.Struct, frozen=True):
     """An account as its owner sees it; `decimals` are its currency's."""
 
     id: int
@@ -56,8 +57,7 @@ class AccountRow:
     updated_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+class AccountState(msgspec.Struct, frozen=True):
     """An account as a transaction saw or left it. `version` is raised by every change; an external one has no user."""
 
     id: int

@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
+
 from aiopypay import errors
 from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import Account, Currency, TransferOrder
@@ -23,8 +25,7 @@ from aiopypay.store.order_statements import (
 from aiopypay.store.transfers import TransferRow
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRecord:
+class OrderRecord(msgspec.Struct, frozen=True):
     """An order with a certain outcome. `balance` is the one right after it of the account that its receipt is about."""
 
     id: UUID

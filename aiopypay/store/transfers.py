@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
+import msgspec
+
 from aiopypay.database import Connection, fetch
 
 Sort = Literal["asc", "dsc"]
@@ -37,8 +39,7 @@ LIMIT %(limit)s
 LARGEST_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class TransferRow:
+class TransferRow(msgspec.Struct, frozen=True):
     """A transfer; `decimals` are its currency's. While its order is pending it has no id and no time."""
 
     id: int | None

@@ -1,9 +1,10 @@
 """Users and their credentials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
+
+import msgspec
 
 from aiopypay.database import Connection, fetch
 from aiopypay.ledger import COMMENTS
@@ -73,8 +74,7 @@ RETURNING id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(msgspec.Struct, frozen=True):
     """A user as the database has them. `password_hash` is argon2's encoded form."""
 
     id: int

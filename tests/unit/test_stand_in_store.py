@@ -2,13 +2,13 @@
 
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from aiopypay.ledger import Transfer
 from aiopypay.stand_in.journal import decode_entry
