@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from aiopypay.errors import Problem
 
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+CSV = "text/csv"
 
 _ATTRIBUTE = "__traits__"
 
@@ -52,6 +54,7 @@ class Traits:
     answers: tuple[Answer, ...] = ()
     problems: frozenset[type[Problem]] = frozenset()
     body: type | None = None
+    body_types: tuple[str, ...] = (JSON, FORM)
     query: type | None = None
     authenticated: bool = False
     idempotent: bool = False

@@ -23,6 +23,23 @@ class Problem(Exception):
         super().__init__(detail)
         self.detail = detail
         self.field = field
+        # Which transfer of a bulk it is about, from 0, where it is the answer to all of them.
+        self.index: int | None = None
+
+    def members(self, instance: str | None, status: int | None = None) -> dict[str, str | int | None]:
+        """Returns the members of application/problem+json (RFC 9457). `instance` is the id of the request."""
+        members: dict[str, str | int | None] = {
+            "type": f"/problems/{self.slug}",
+            "title": self.title,
+            "status": status or self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.field is not None:
+            members["field"] = self.field
+        if self.index is not None:
+            members["index"] = self.index
+        return members
 
 
 class InternalError(Problem):
@@ -171,6 +188,10 @@ class IdempotencyKeyReused(Problem):
         self, detail: str = "Idempotency-Key: was used before, with another content", *, field: str | None = None
     ) -> None:
         super().__init__(detail, field=field)
+
+
+class RequestKeyReused(IdempotencyKeyReused):
+    """The key of a whole bulk was used before with another content."""
 
 
 class TooManyRequests(Problem):

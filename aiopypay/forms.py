@@ -5,24 +5,22 @@ number in JSON never passes through a float.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import cache, wraps
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from aiopypay.answers import JSON, add_traits
+from aiopypay.answers import FORM, JSON, add_traits
 from aiopypay.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from aiopypay.parsers import Number, Parser
 
 BODY_BYTES_MAX = 16 * 1024
 BODY_SECONDS = 10
-FORM_TYPE, JSON_TYPE = "application/x-www-form-urlencoded", JSON
-_BODY_PROBLEMS = InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType
+BODY_PROBLEMS = InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType
 
 Form = TypeVar("Form")
 Handler = Callable[..., Awaitable[web.StreamResponse]]
@@ -32,6 +30,17 @@ Pairs = list[tuple[str, Any]]
 def form_field(name: str, parse: Parser, **options: Any) -> Any:
     """Declares a dataclass field that is called `name` in requests; without a default it is required."""
     return dataclasses.field(metadata={"name": name, "parse": parse}, **options)
+
+
+def list_field(name: str, items: type, *, items_max: int) -> Any:
+    """Declares a dataclass field that is, in JSON, an array of forms, one at least. They are not looked at yet."""
+
+    def parse(raw: Any) -> list[Any]:
+        if not isinstance(raw, list) or isinstance(raw, _Object) or not 1 <= len(raw) <= items_max:
+            raise ValueError(f"must be an array of 1 to {items_max}")
+        return raw
+
+    return dataclasses.field(metadata={"name": name, "parse": parse, "items": items, "items_max": items_max})
 
 
 def form_data(form: type[Form]) -> Callable[[Handler], Handler]:
@@ -45,7 +54,7 @@ def form_data(form: type[Form]) -> Callable[[Handler], Handler]:
         async def read_form(request: web.Request, *args: Any) -> web.StreamResponse:
             return await handler(request, *args, build(form, await _body_pairs(request)))
 
-        return add_traits(read_form, body=form, problems=_BODY_PROBLEMS)
+        return add_traits(read_form, body=form, problems=BODY_PROBLEMS)
 
     return decorate
 
@@ -65,56 +74,59 @@ def query_string(form: type[Form]) -> Callable[[Handler], Handler]:
 
 def build(form: type[Form], pairs: Pairs) -> Form:
     """Returns the form made of named raw values. Raises InvalidRequest naming a field that is wrong."""
-    fields, required = _fields(form)  # type: ignore[arg-type]
+    fields = fields_of(form)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, raw in pairs:
         if name not in fields:
-            raise InvalidRequest(f"{_shown(name)}: is not a field of this request", field=_shown(name))
-        attribute, parse = fields[name]
-        if attribute in values:
+            raise InvalidRequest(f"{shown(name)}: is not a field of this request", field=shown(name))
+        field = fields[name]
+        if field.name in values:
             raise InvalidRequest(f"{name}: is repeated", field=name)
-        values[attribute] = _parsed(name, parse, raw)
-    for attribute, name in required:
-        if attribute not in values:
-            raise InvalidRequest(f"{name}: is missing", field=name)
+        values[field.name] = _parsed(name, field, raw)
+    if len(values) < len(fields):
+        for name, field in fields.items():
+            if field.name not in values and field.default is dataclasses.MISSING:
+                raise InvalidRequest(f"{name}: is missing", field=name)
     return form(**values)
 
 
 @cache
-def _fields(form: type) -> tuple[dict[str, tuple[str, Parser]], list[tuple[str, str]]]:
-    """Returns the attribute and the parser of each field by its name in requests; and which fields are required."""
-    fields = dataclasses.fields(form)
-    return (
-        {field.metadata["name"]: (field.name, field.metadata["parse"]) for field in fields},
-        [(field.name, field.metadata["name"]) for field in fields if field.default is dataclasses.MISSING],
-    )
+def fields_of(form: Hashable) -> dict[str, "dataclasses.Field[Any]"]:
+    """Returns the fields of a form by the names that they have in requests."""
+    return {field.metadata["name"]: field for field in dataclasses.fields(form)}  # type: ignore[arg-type]
 
 
-def _parsed(name: str, parse: Parser, raw: Any) -> Any:
-    if not isinstance(raw, str):
-        if not isinstance(raw, bool):
-            raise InvalidRequest(f"{name}: must be text or a number", field=name)
+def _parsed(name: str, field: "dataclasses.Field[Any]", raw: Any) -> Any:
+    if isinstance(raw, bool):
         raw = Number("true" if raw else "false")
+    if not isinstance(raw, str) and "items" not in field.metadata:
+        raise InvalidRequest(f"{name}: must be text or a number", field=name)
     try:
-        return parse(raw)
+        return field.metadata["parse"](raw)
     except ValueError as error:
         raise InvalidRequest(f"{name}: {error}", field=name) from None
 
 
 async def _body_pairs(request: web.Request) -> Pairs:
-    body = await read_body(request, BODY_BYTES_MAX)
-    if not body:
-        return []
-    if request.headers.get("Content-Type") == FORM_TYPE:
-        # As curl and browsers send it: nothing to take apart.
-        content_type, charset = FORM_TYPE, "utf-8"
-    else:
-        content_type, charset = request.content_type, (request.charset or "utf-8").lower()
-    if content_type not in (FORM_TYPE, JSON_TYPE) or charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"Content-Type: must be {FORM_TYPE} or {JSON_TYPE}, in UTF-8", field="Content-Type")
+    text = await body_text(request, BODY_BYTES_MAX, (FORM, JSON))
+    # As curl and browsers send a form, there is nothing to take apart.
+    is_form = request.headers.get("Content-Type") == FORM or request.content_type != JSON
+    return _form_pairs(text) if is_form else json_pairs(text)
+
+
+async def body_text(request: web.Request, bytes_max: int, media_types: Sequence[str]) -> str:
+    """Returns the body, which has one of the media types; without a body the type is not looked at.
+
+    Raises what `read_body` does.
+    """
+    body = await read_body(request, bytes_max)
+    if body and request.headers.get("Content-Type") not in media_types:
+        charset = (request.charset or "utf-8").lower()
+        if request.content_type not in media_types or charset not in ("utf-8", "utf8", "us-ascii"):
+            told = f"Content-Type: must be {' or '.join(media_types)}, in UTF-8"
+            raise UnsupportedMediaType(told, field="Content-Type")
     # Bad UTF-8 becomes lone surrogates, which the field's parser refuses under the field's name.
-    text = body.decode("utf-8", "surrogateescape")
-    return _form_pairs(text) if content_type == FORM_TYPE else _json_pairs(text)
+    return body.decode("utf-8", "surrogateescape")
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
@@ -122,22 +134,32 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     if "Content-Encoding" in request.headers:
         # A compressed body that is cut short is not noticed: an amount of 100 could become 10.
         raise UnsupportedMediaType("Content-Encoding: bodies are taken uncompressed", field="Content-Encoding")
-    too_large = PayloadTooLarge(f"The body must be at most {bytes_max} bytes long")
     if (request.content_length or 0) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     try:
-        # Most bodies are here when the request is: they need no deadline, which costs as much as reading them.
-        async with contextlib.nullcontext() if request.content.is_eof() else asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
+        # Most bodies are here when the request is. Waiting for one costs several times as much.
+        body = request.content.read_nowait() if request.content.is_eof() else await _arriving(request, bytes_max)
     except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large(bytes_max) from None
     except TimeoutError:
         raise RequestTimeout(f"The body did not arrive within {BODY_SECONDS} s") from None
     except web.RequestPayloadError:
         raise InvalidRequest("The body is not what its headers announce") from None
     if len(body) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     return body
+
+
+async def _arriving(request: web.Request, bytes_max: int) -> bytes:
+    if bytes_max > request.client_max_size:
+        # The same request, with a limit of its own.
+        request = request.clone(client_max_size=bytes_max)
+    async with asyncio.timeout(BODY_SECONDS):
+        return await request.read()
+
+
+def _too_large(bytes_max: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body must be at most {bytes_max} bytes long")
 
 
 def _form_pairs(text: str) -> Pairs:
@@ -151,7 +173,10 @@ class _Object(list[tuple[str, Any]]):
     """The members of a JSON object, repeated names and all."""
 
 
-def _json_pairs(text: str) -> Pairs:
+def json_pairs(text: str) -> Pairs:
+    """Returns the members of a JSON object; of no text, none. Raises InvalidRequest."""
+    if not text:
+        return []
     try:
         document = json.loads(
             text, object_pairs_hook=_Object, parse_int=Number, parse_float=Number, parse_constant=Number
@@ -163,6 +188,13 @@ def _json_pairs(text: str) -> Pairs:
     return document
 
 
-def _shown(name: str) -> str:
+def members(value: Any) -> Pairs:
+    """Returns the members of an object within a JSON document. Raises InvalidRequest for anything else."""
+    if not isinstance(value, _Object):
+        raise InvalidRequest("must be a JSON object")
+    return value
+
+
+def shown(name: str) -> str:
     """A client's own field name, cut and made printable before it goes back into an answer."""
     return name[:64].encode("ascii", "backslashreplace").decode()

@@ -21,9 +21,9 @@ from aiopypay.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
     DuplicateOrder,
-    IdempotencyKeyReused,
     InternalError,
     Problem,
+    RequestKeyReused,
 )
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
@@ -71,7 +71,7 @@ class GroupCommit:
         """Returns one answer an order, in order: what `post` returns or raises. They are judged in one transaction.
 
         Where the key of the whole request was used before, with another content, nothing is booked, and each order's
-        answer is IdempotencyKeyReused. Raises Overloaded.
+        answer is RequestKeyReused. Raises Overloaded.
         """
         return await self._batches.submit(unit)
 
@@ -146,7 +146,7 @@ class GroupCommit:
             if unit.key is not None:
                 try:
                     if await self._is_misused(unit.key):
-                        misused[place] = IdempotencyKeyReused()
+                        misused[place] = RequestKeyReused()
                 except Problem as problem:
                     misused[place] = problem
         return misused
@@ -155,11 +155,11 @@ class GroupCommit:
         if self._deputy.switch.is_up:
             try:
                 async with self._database.transaction() as connection:
-                    return await has_other_content(connection, key.ids, key.fingerprint)
+                    return await has_other_content(connection, key.order_ids, key.fingerprint)
             except DatabaseUnavailable:
                 # From here on the node stands in.
                 logger.debug("A key is looked up without the database")
-        return await self._deputy.has_other_content(key.ids, key.fingerprint)
+        return await self._deputy.has_other_content(key.order_ids, key.fingerprint)
 
     async def _free_accounts(self, orders: Sequence[TransferOrder]) -> set[int]:
         try:

@@ -4,11 +4,13 @@ import hashlib
 import json
 import re
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid5
 
 from aiohttp import web
 
 from aiopypay.errors import InvalidRequest
+from aiopypay.parsers import Number, takes
 from aiopypay.random_ids import uuid7
 
 HEADER = "Idempotency-Key"
@@ -17,6 +19,14 @@ HEADER = "Idempotency-Key"
 NAMESPACE = UUID("c1a1c0de-7a7e-5e1f-9a0b-a10909a9a001")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@takes({"type": "string", "pattern": "^[!-~]{1,255}$", "description": "As the header Idempotency-Key."})
+def parse_key(text: str) -> str:
+    """1 to 255 visible ASCII characters."""
+    if isinstance(text, Number) or not _KEY.fullmatch(text):
+        raise ValueError("must be 1 to 255 visible ASCII characters")
+    return text
 
 
 def idempotency_key(request: web.Request) -> str | None:
@@ -36,9 +46,16 @@ def order_id(user_id: int, key: str | None) -> UUID:
 
 def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:
     """Returns a digest of a request's content: its route and its parsed fields (10 and 10.00 are the same)."""
-    plain = {name: _plain(value) for name, value in fields.items()}
-    return hashlib.sha256(json.dumps([route, plain], sort_keys=True).encode()).digest()
+    return digest(
+        [route, {name: plain(value) if isinstance(value, Decimal) else value for name, value in fields.items()}]
+    )
 
 
-def _plain(value: int | str | Decimal | None) -> int | str | None:
-    return format(value.normalize(), "f") if isinstance(value, Decimal) else value
+def digest(content: Any) -> bytes:
+    """Returns a digest of what JSON can hold, whatever the order of its members."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def plain(amount: Decimal) -> str:
+    """Returns an amount in the form that it shares with all that are equal to it."""
+    return format(amount.normalize(), "f")

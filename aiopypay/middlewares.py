@@ -70,16 +70,8 @@ def problem_response(
 ) -> web.Response:
     """Returns the response that tells the client of a problem."""
     status = status or problem.status
-    body = {
-        "type": f"/problems/{problem.slug}",
-        "title": problem.title,
-        "status": status,
-        "detail": problem.detail,
-        "instance": request.get(REQUEST_ID),
-    }
-    if problem.field is not None:
-        body["field"] = problem.field
-    response = web.Response(body=json.dumps(body).encode(), status=status, content_type="application/problem+json")
+    body = json.dumps(problem.members(request.get(REQUEST_ID), status)).encode()
+    response = web.Response(body=body, status=status, content_type="application/problem+json")
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="aiopypay", charset="UTF-8"'
     if problem.retry_after_seconds is not None:

@@ -8,6 +8,9 @@ from uuid import UUID
 
 from aiopypay.ledger import TransferOrder
 
+# How many orders are booked together at most.
+UNIT_SIZE_MAX = 1000
+
 Answer = TypeVar("Answer")
 
 
@@ -15,11 +18,12 @@ Answer = TypeVar("Answer")
 class RequestKey:
     """The Idempotency-Key of a whole request.
 
-    `ids` are of all orders that any request under this key may have placed, that of the key itself first;
-    `fingerprint` is of this request's content.
+    `id` is the order's that the key alone would make; `order_ids` are of all orders that another request under the key
+    may have placed; `fingerprint` is of this request's content.
     """
 
-    ids: Sequence[UUID]
+    id: UUID
+    order_ids: Sequence[UUID]
     fingerprint: bytes
 
 
@@ -70,9 +74,9 @@ class Round:
     def _must_wait(self, unit: Unit) -> bool:
         """Tells whether the unit is not to be taken apart, and cannot be judged now."""
         if unit.key is not None:
-            if unit.key.ids[0] in self._keys or unit.key.ids[0] in self._taken:
+            if unit.key.id in self._keys or unit.key.id in self._taken:
                 return True
-            self._keys.add(unit.key.ids[0])
+            self._keys.add(unit.key.id)
         elif unit.orders[0].group is None:
             return False
         return any(order.id in self._taken for order in unit.orders)

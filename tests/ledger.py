@@ -31,7 +31,7 @@ JOIN accounts AS target ON target.id = to_account_id
 WHERE source.currency_id <> target.currency_id
 """
 
-# The commission of a payment, worked out anew; none where the superuser pays.
+# The commission of a payment, worked out anew; none where the superuser pays. A power of integers would be a float.
 COMMISSIONS_UNLIKE_THE_RULE = """
 SELECT payment.order_id, payment.amount, coalesce(commission.amount, 0)
 FROM transfers AS payment
@@ -40,7 +40,7 @@ JOIN currencies ON currencies.id = source.currency_id
 LEFT JOIN transfers AS commission ON commission.order_id = payment.order_id AND commission.kind = 'commission'
 WHERE payment.kind IN ('payment', 'internal') AND coalesce(commission.amount, 0) <> CASE
     WHEN payment.kind = 'internal' OR source.user_id = 1 THEN 0
-    ELSE ceil(payment.amount * currencies.commission * 10 ^ decimals) / 10 ^ decimals
+    ELSE ceil(payment.amount * currencies.commission * 10::numeric ^ decimals) / 10::numeric ^ decimals
 END
 """
 

@@ -1,7 +1,6 @@
 """The routes of transfers: pay, and look at the history."""
 
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -16,12 +15,10 @@ from aiopypay.errors import (
     SameAccount,
     UnknownAccount,
 )
-from aiopypay.fields import parse_comment, parse_id, parse_limit, parse_sort
+from aiopypay.fields import parse_id, parse_limit, parse_sort
 from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, GROUP_COMMIT
-from aiopypay.idempotency import fingerprint, idempotency_key, order_id
-from aiopypay.ledger import TransferOrder
-from aiopypay.money_fields import parse_amount
+from aiopypay.idempotency import idempotency_key, order_id
 from aiopypay.representations import (
     PendingBody,
     ReceiptBody,
@@ -35,21 +32,12 @@ from aiopypay.stand_in.reading import record_of
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import Page, Sort, TransferRow, history
 from aiopypay.store.users import User
+from aiopypay.transfer_orders import TransferForm, content_of, order_of
 
 routes = web.RouteTableDef()
 
 _TO_ORDER = (Link("get_order", {"user_id": "$request.path.user_id", "order_id": "$response.body#/order_id"}),)
 _REFUSALS = (UnknownAccount, SameAccount, CurrencyMismatch, InsufficientFunds, Forbidden)
-
-
-@dataclass(frozen=True, slots=True)
-class TransferForm:
-    """A transfer between two accounts; `amount` in the major unit of their currency."""
-
-    from_account_id: int = form_field("from", parse_id)
-    to_account_id: int = form_field("to", parse_id)
-    amount: Decimal = form_field("amount", parse_amount)
-    comment: str | None = form_field("comment", parse_comment, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +58,9 @@ class HistoryQuery:
 @form_data(TransferForm)
 async def post_transfer(request: web.Request, user: User, form: TransferForm) -> web.Response:
     """Pays: books the transfer and its commission together, once."""
-    answer = await request.app[GROUP_COMMIT].post(_order(form, user.id, idempotency_key(request)))
+    key = idempotency_key(request)
+    order = order_of(form, user.id, order_id=order_id(user.id, key), content=content_of(form), key=key)
+    answer = await request.app[GROUP_COMMIT].post(order)
     if isinstance(answer, OrderRecord):
         return _receipt(user, answer.id, receipt_body(answer), 200)
     return _receipt(user, answer.order.id, pending_body(record_of(answer)), 202)
@@ -93,26 +83,6 @@ async def list_transfers(request: web.Request, user: User, query: HistoryQuery) 
 
 def _receipt(user: User, order: UUID, body: ReceiptBody | PendingBody, status: int) -> web.Response:
     return json_response(body, status=status, headers={"Location": f"/users/{user.id}/orders/{order}"})
-
-
-def _order(form: TransferForm, user_id: int, key: str | None) -> TransferOrder:
-    content = fingerprint(
-        "POST /users/{user_id}/transfers",
-        from_account_id=form.from_account_id,
-        to_account_id=form.to_account_id,
-        amount=form.amount,
-        comment=form.comment,
-    )
-    return TransferOrder(
-        id=order_id(user_id, key),
-        user_id=user_id,
-        from_account_id=form.from_account_id,
-        to_account_id=form.to_account_id,
-        amount=form.amount,
-        comment=form.comment,
-        fingerprint=content,
-        idempotency_key=key,
-    )
 
 
 def _next_page(path: str, query: HistoryQuery, shown: list[TransferRow]) -> dict[str, str]:

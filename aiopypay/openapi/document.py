@@ -9,8 +9,8 @@ import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
-from aiopypay.answers import JSON, Traits, traits_of
-from aiopypay.forms import FORM_TYPE
+from aiopypay.answers import CSV, FORM, JSON, Traits, traits_of
+from aiopypay.openapi.csv import csv_content
 from aiopypay.openapi.examples import example_of
 from aiopypay.openapi.responses import PROBLEM_SCHEMA, responses
 from aiopypay.openapi.schemas import REFERENCE, Schema, body_schemas, form_schemas, has_fields, path_parameters
@@ -109,23 +109,18 @@ def _request_body(traits: Traits, components: dict[str, Schema]) -> Schema:
     form = traits.body
     assert form is not None  # noqa: S101 - the caller has looked
     as_text, as_json = form_schemas(form)
-    components[form.__name__] = as_json
-    if as_text != as_json:
-        components[f"{form.__name__}Text"] = as_text
-    text_name = form.__name__ if as_text == as_json else f"{form.__name__}Text"
-    return {
-        "required": bool(as_json["required"]),
-        "content": {
-            JSON: {
-                "schema": {"$ref": REFERENCE.format(name=form.__name__)},
-                "example": _request_example(as_json, components),
-            },
-            FORM_TYPE: {
-                "schema": {"$ref": REFERENCE.format(name=text_name)},
-                "example": _request_example(as_text, components),
-            },
-        },
-    }
+    schemas = {JSON: as_json, FORM: as_text}
+    content: dict[str, Schema] = {}
+    for media_type in traits.body_types:
+        if media_type == CSV:
+            content[CSV] = csv_content(form)
+            continue
+        schema = schemas[media_type]
+        name = form.__name__ if schema == as_json else f"{form.__name__}Text"
+        components[name] = schema
+        example = _request_example(schema, components)
+        content[media_type] = {"schema": {"$ref": REFERENCE.format(name=name)}, "example": example}
+    return {"required": bool(as_json["required"]), "content": content}
 
 
 def _request_example(schema: Schema, components: dict[str, Schema]) -> Schema:

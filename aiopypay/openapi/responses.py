@@ -29,6 +29,7 @@ PROBLEM_SCHEMA: Schema = {
         "detail": {"type": "string", "description": "Meant for people."},
         "instance": {"type": "string", "description": "The id of the request."},
         "field": {"type": "string", "description": "The part of the request that is wrong."},
+        "index": {"type": "integer", "minimum": 0, "description": "The transfer of a bulk that is wrong, from 0."},
     },
 }
 

@@ -4,12 +4,13 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
+from aiopypay.errors import Problem
 from aiopypay.fields import parse_id
-from aiopypay.parsers import schema_of
+from aiopypay.parsers import FieldSchema, schema_of
 
 Schema = dict[str, Any]
 
@@ -23,12 +24,35 @@ def body_schemas(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Sch
 
     Bytes are an answer that is not JSON, about which a schema says nothing.
     """
-    distinct = list(dict.fromkeys(type_ for type_ in types if type_ is not bytes))
+    wanted = list(dict.fromkeys(types))
+    distinct = list(dict.fromkeys(part for type_ in wanted for part in _parts(type_)))
     schemas, components = msgspec.json.schema_components(distinct, ref_template=REFERENCE)
+    known = dict(zip(distinct, map(_with_numbers, schemas), strict=True)) | {
+        bytes: {},
+        Problem: {"$ref": REFERENCE.format(name="Problem")},
+    }
     return (
-        {bytes: {}} | {type_: _with_numbers(schema) for type_, schema in zip(distinct, schemas, strict=True)},
+        {
+            type_: known[type_] if type_ in known else _array_of([known[one] for one in _options(type_)])
+            for type_ in wanted
+        },
         {name: _with_numbers(schema) for name, schema in components.items()},
     )
+
+
+def _parts(type_: Any) -> list[Any]:
+    """Returns the types of which msgspec is to make schemas."""
+    return [one for one in _options(type_) or [type_] if one not in (bytes, Problem)]
+
+
+def _options(type_: Any) -> tuple[Any, ...]:
+    """Returns what the items of an array may be, where that is one of several; msgspec cannot tell such apart."""
+    (item,) = get_args(type_) if get_origin(type_) is list else (None,)
+    return get_args(item)
+
+
+def _array_of(schemas: list[Schema]) -> Schema:
+    return {"type": "array", "items": {"anyOf": schemas}}
 
 
 def form_schemas(form: type) -> tuple[Schema, Schema]:
@@ -41,8 +65,8 @@ def form_schemas(form: type) -> tuple[Schema, Schema]:
         "required": [name for name, field in fields.items() if not _is_optional(field)],
         "additionalProperties": False,
     }
-    as_text = {name: _with_default(field, schema_of(field.metadata["parse"]).text) for name, field in fields.items()}
-    as_json = {name: _with_default(field, schema_of(field.metadata["parse"]).json) for name, field in fields.items()}
+    as_text = {name: _with_default(field, _field_schema(field).text) for name, field in fields.items()}
+    as_json = {name: _with_default(field, _field_schema(field).json) for name, field in fields.items()}
     return schema | {"properties": as_text}, schema | {"properties": as_json}
 
 
@@ -78,6 +102,14 @@ def has_fields(form: type | None) -> bool:
 
 def _fields(form: type) -> dict[str, "dataclasses.Field[Any]"]:
     return {field.metadata["name"]: field for field in dataclasses.fields(form)}
+
+
+def _field_schema(field: "dataclasses.Field[Any]") -> FieldSchema:
+    items = field.metadata.get("items")
+    if items is None:
+        return schema_of(field.metadata["parse"])
+    array = {"type": "array", "minItems": 1, "maxItems": field.metadata["items_max"], "items": form_schemas(items)[1]}
+    return FieldSchema(array, array)
 
 
 def _is_optional(field: "dataclasses.Field[Any]") -> bool:

@@ -35,11 +35,10 @@ from aiopypay.store.orders import (
     judge_orders,
     record_refusals,
 )
+from aiopypay.units import UNIT_SIZE_MAX
 
 # Under the same deadline as a batch online: new orders wait while the last one is settled.
 BATCH_SIZE = 400
-# How many orders are booked together at most: those of one request.
-GROUP_SIZE_MAX = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +138,7 @@ def oldest_batch(store: Store) -> list[JournalEntry]:
     if group is None or group != batch[-1].entry.order.group:
         return batch
     before = [entry for entry in batch if entry.entry.order.group != group]
-    return before or [entry for entry in store.pending(GROUP_SIZE_MAX) if entry.entry.order.group == group]
+    return before or [entry for entry in store.pending(UNIT_SIZE_MAX) if entry.entry.order.group == group]
 
 
 def _by_group(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:

@@ -1,0 +1,158 @@
+"""@bulk_data: the body of a bulk, JSON or CSV, becomes a `Bulk`; a transfer in it that is malformed spoils no other."""
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+from aiohttp import web
+
+from aiopypay.answers import CSV, JSON, add_traits
+from aiopypay.errors import InvalidRequest
+from aiopypay.forms import (
+    BODY_PROBLEMS,
+    body_text,
+    build,
+    fields_of,
+    form_field,
+    json_pairs,
+    list_field,
+    members,
+    shown,
+)
+from aiopypay.parsers import takes
+from aiopypay.transfer_orders import BulkTransferForm
+from aiopypay.units import UNIT_SIZE_MAX
+
+BODY_BYTES_MAX = 256 * 1024
+OPTIONAL = {"comment", "key"}
+
+Mode = Literal["each", "all"]
+
+
+@takes({"type": "string", "enum": ["each", "all"]})
+def parse_mode(text: str) -> Mode:
+    """`each` books what can be booked, `all` everything or nothing."""
+    if text == "each":
+        return "each"
+    if text == "all":
+        return "all"
+    raise ValueError("must be each or all")
+
+
+@dataclass(frozen=True, slots=True)
+class BulkForm:
+    """Up to 1000 transfers: `each` books what can be booked, `all` everything or nothing."""
+
+    mode: Mode = form_field("mode", parse_mode)
+    transfers: list[Any] = list_field("transfers", BulkTransferForm, items_max=UNIT_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkQuery:
+    """With CSV, `each` books what can be booked, `all` everything or nothing. In JSON it is a member of the body."""
+
+    mode: Mode | None = form_field("mode", parse_mode, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What was asked for: transfers, and in place of each that is malformed its problem.
+
+    `lines` are those of a CSV on which each transfer begins; JSON has none. `text` is the body as it was sent.
+    """
+
+    mode: Mode
+    transfers: Sequence[BulkTransferForm | InvalidRequest]
+    text: str
+    lines: Sequence[int] = ()
+
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+
+
+def bulk_data(handler: Handler) -> Handler:
+    """Passes the body, as a `Bulk`, to the handler, in place of the `BulkQuery` that is its last argument.
+
+    Raises InvalidRequest naming the field, or in CSV the line; UnsupportedMediaType, PayloadTooLarge, RequestTimeout.
+    """
+
+    @wraps(handler)
+    async def read_bulk(request: web.Request, *args: Any) -> web.StreamResponse:
+        *others, query = args
+        text = await body_text(request, BODY_BYTES_MAX, (JSON, CSV))
+        if request.content_type == CSV:
+            return await handler(request, *others, _from_csv(text, query.mode))
+        return await handler(request, *others, _from_json(text, query.mode))
+
+    return add_traits(read_bulk, body=BulkForm, body_types=(JSON, CSV), problems=BODY_PROBLEMS)
+
+
+def _from_json(text: str, mode: Mode | None) -> Bulk:
+    if mode is not None:
+        raise InvalidRequest("mode: belongs into the JSON body, not into the query", field="mode")
+    form = build(BulkForm, json_pairs(text))
+    return Bulk(form.mode, [_transfer(raw) for raw in form.transfers], text)
+
+
+def _transfer(raw: Any) -> BulkTransferForm | InvalidRequest:
+    try:
+        return build(BulkTransferForm, members(raw))
+    except InvalidRequest as problem:
+        return problem
+
+
+def _from_csv(text: str, mode: Mode | None) -> Bulk:
+    if mode is None:
+        raise InvalidRequest("mode: is missing in the query", field="mode")
+    records = _records(text.removeprefix("\ufeff"))
+    _, columns = next(records, (1, []))
+    _check_columns(columns)
+    transfers: list[BulkTransferForm | InvalidRequest] = []
+    lines: list[int] = []
+    for line, cells in records:
+        if len(transfers) == UNIT_SIZE_MAX:
+            raise InvalidRequest(f"line {line}: there are more than {UNIT_SIZE_MAX} transfers")
+        transfers.append(_row(columns, cells))
+        lines.append(line)
+    if not transfers:
+        raise InvalidRequest("line 2: there is no transfer below the names of the columns")
+    return Bulk(mode, transfers, text, lines)
+
+
+def _records(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the records of a CSV (RFC 4180), each with the number of the line on which it begins; no empty lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InvalidRequest(f"line {line}: is not CSV ({error})") from None
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    fields = fields_of(BulkTransferForm)
+    for name in names:
+        if name not in fields:
+            raise InvalidRequest(f"line 1: {shown(name)}: is not a column of a bulk", field=shown(name))
+        if names.count(name) > 1:
+            raise InvalidRequest(f"line 1: {name}: is repeated", field=name)
+    for name in fields:
+        if name not in names and name not in OPTIONAL:
+            raise InvalidRequest(f"line 1: {name}: is missing", field=name)
+
+
+def _row(columns: Sequence[str], cells: list[str]) -> BulkTransferForm | InvalidRequest:
+    """An empty cell is a field that is not sent, where it need not be."""
+    if len(cells) != len(columns):
+        return InvalidRequest(f"there are {len(cells)} cells below {len(columns)} columns")
+    try:
+        pairs = [(name, cell) for name, cell in zip(columns, cells, strict=True) if cell or name not in OPTIONAL]
+        return build(BulkTransferForm, pairs)
+    except InvalidRequest as problem:
+        return problem

@@ -1,0 +1,158 @@
+"""The orders of a bulk: under which ids they are placed, and how each one's answer finds its way back. Pure.
+
+A transfer with a key of its own makes the order that it would make alone under this Idempotency-Key. One without makes
+an order under a key derived from that of the whole request and its place: there is a space in it, so that no client
+can have sent it. Its fingerprint is the whole request's: another content under the request's key shows in any order.
+"""
+
+import copy
+from collections.abc import Sequence
+from uuid import uuid4
+
+from aiopypay.bulk_bodies import Bulk
+from aiopypay.errors import GroupRefused, IdempotencyKeyReused, InvalidRequest, Problem, RequestKeyReused
+from aiopypay.idempotency import digest, order_id, plain
+from aiopypay.ledger import TransferOrder
+from aiopypay.stand_in.acceptance import Answer
+from aiopypay.transfer_orders import BulkTransferForm, content_of, order_of
+from aiopypay.units import UNIT_SIZE_MAX, RequestKey, Unit
+
+# Of an order that nobody can send again: there is nothing to tell its content from.
+NO_CONTENT = b""
+
+
+def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
+    """Returns the orders of the transfers that are well formed. `key` is the Idempotency-Key of the request.
+
+    Raises, where all are to be booked or nothing, the problem of the first that cannot be.
+    """
+    if bulk.mode == "all":
+        _check_all(bulk)
+    placing = _Placing(bulk, user_id, key)
+    forms = enumerate(bulk.transfers)
+    orders = [placing.order(form, place) for place, form in forms if not isinstance(form, InvalidRequest)]
+    return Unit(orders, placing.request_key)
+
+
+def answers_of(bulk: Bulk, answers: Sequence[Answer]) -> list[Answer]:
+    """Returns the answers by transfer; `answers` are those of the orders.
+
+    Raises the problem that is everybody's: that of the request's key; where all are to be booked or nothing, that of
+    the transfer that was refused; and what kept the service from booking anything.
+    """
+    if answers and isinstance(answers[0], RequestKeyReused):
+        raise answers[0]
+    if bulk.mode == "all":
+        _raise_culprits(bulk, answers)
+    _raise_common(answers)
+    of_orders = iter(answers)
+    return [
+        _told(bulk, place, form if isinstance(form, InvalidRequest) else next(of_orders))
+        for place, form in enumerate(bulk.transfers)
+    ]
+
+
+def _check_all(bulk: Bulk) -> None:
+    contents: dict[str, bytes] = {}
+    for place, form in enumerate(bulk.transfers):
+        if isinstance(form, InvalidRequest):
+            raise _located(bulk, place, form)
+        if form.key is not None and contents.setdefault(form.key, content := content_of(form)) != content:
+            raise _located(bulk, place, IdempotencyKeyReused("key: stands above with another content", field="key"))
+
+
+def _request_key(bulk: Bulk, user_id: int, key: str) -> RequestKey:
+    """The orders under this key are those of all places: another content may have had more transfers, or fewer."""
+    alone = order_id(user_id, key)
+    ids = [order_id(user_id, _derived(key, place)) for place in range(UNIT_SIZE_MAX)]
+    keys = [form.key for form in bulk.transfers if not isinstance(form, InvalidRequest)]
+    # Where a transfer itself has this key, it made the order of the key alone.
+    return RequestKey(alone, ids if key in keys else [*ids, alone], _content_of_all(bulk))
+
+
+class _Placing:
+    """Under which ids, and with which group, the transfers of one bulk are placed."""
+
+    def __init__(self, bulk: Bulk, user_id: int, key: str | None) -> None:
+        self._user_id = user_id
+        self._key = key
+        self._group = uuid4() if bulk.mode == "all" else None
+        self.request_key = None if key is None else _request_key(bulk, user_id, key)
+
+    def order(self, form: BulkTransferForm, place: int) -> TransferOrder:
+        """Returns the order of the transfer that stands in this place."""
+        user_id, key, content = self._user_id, form.key, NO_CONTENT
+        if key is not None:
+            identity, content = order_id(user_id, key), content_of(form)
+        elif self.request_key is not None:
+            key, content = _derived(str(self._key), place), self.request_key.fingerprint
+            identity = self.request_key.order_ids[place]
+        else:
+            identity = uuid4()
+        return order_of(form, user_id, order_id=identity, content=content, key=key, group=self._group)
+
+
+def _derived(key: str, place: int) -> str:
+    return f"{key} {place}"
+
+
+def _content_of_all(bulk: Bulk) -> bytes:
+    forms = [
+        None
+        if isinstance(form, InvalidRequest)
+        else [form.from_account_id, form.to_account_id, plain(form.amount), form.comment, form.key]
+        for form in bulk.transfers
+    ]
+    # What is malformed has no content but its text.
+    text = bulk.text if None in forms else None
+    return digest(["POST /users/{user_id}/transfers/bulk", bulk.mode, forms, text])
+
+
+def _raise_culprits(bulk: Bulk, answers: Sequence[Answer]) -> None:
+    problems = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, Problem)]
+    for place, problem in problems:
+        if problem.status < 500 and not isinstance(problem, GroupRefused):
+            raise _located(bulk, place, _own(bulk, place, problem))
+    is_refused = any(isinstance(problem, GroupRefused) for _, problem in problems)
+    for place, problem in problems:
+        if not isinstance(problem, GroupRefused):
+            raise _located(bulk, place, problem) if is_refused else problem
+
+
+def _raise_common(answers: Sequence[Answer]) -> None:
+    kinds = {type(answer) if isinstance(answer, Problem) and answer.status >= 500 else None for answer in answers}
+    if len(kinds) == 1 and isinstance(answers[0], Problem) and None not in kinds:
+        raise answers[0]
+
+
+def _told(bulk: Bulk, place: int, answer: Answer) -> Answer:
+    if not isinstance(answer, Problem):
+        return answer
+    problem = _own(bulk, place, answer)
+    return _with(problem, f"line {bulk.lines[place]}: {problem.detail}", problem.field) if bulk.lines else problem
+
+
+def _own(bulk: Bulk, place: int, problem: Problem) -> Problem:
+    """Returns the problem under the names of a transfer in a bulk."""
+    form = bulk.transfers[place]
+    if isinstance(problem, IdempotencyKeyReused) and isinstance(form, BulkTransferForm) and form.key is not None:
+        return IdempotencyKeyReused("key: was used before, with another content", field="key")
+    return problem
+
+
+def _located(bulk: Bulk, place: int, problem: Problem) -> Problem:
+    """Returns the problem of the whole bulk that a transfer is the cause of: it names the transfer."""
+    if bulk.lines:
+        told = _with(problem, f"line {bulk.lines[place]}: {problem.detail}", problem.field)
+    elif problem.field is None:
+        told = _with(problem, f"transfers[{place}]: {problem.detail}", f"transfers[{place}]")
+    else:
+        told = _with(problem, f"transfers[{place}].{problem.detail}", f"transfers[{place}].{problem.field}")
+    told.index = place
+    return told
+
+
+def _with(problem: Problem, detail: str, field: str | None) -> Problem:
+    problem = copy.copy(problem)
+    problem.detail, problem.field = detail, field
+    return problem
