@@ -125,7 +125,7 @@ db() {
 bench() {
     ensure requirements-dev.txt
     ensure_postgresql
-    exec .venv/bin/python -m bench.stand_in "$@"
+    exec .venv/bin/python -m bench "$@"
 }
 
 lint() {
