@@ -1,51 +1,69 @@
-"""The table that a run ends with."""
+"""What a run came to, as a table and as JSON."""
 
+import os
+import platform
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
 
 from bench.rows import Result, Round
 from bench.stretches import Figures
 
+NAME_WIDTH = 34
+HEADER = f"{'':<{NAME_WIDTH}}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}   CPU s per 1000: service database"
+
 
 def figures_line(name: str, figures: Figures) -> str:
-    """One line of figures: rate, p50, p99 in milliseconds, CPU seconds per 1000 requests of service and database."""
-    columns = [
-        _column(figures.rate, 9, 0),
-        _column(figures.p50_ms, 9, 2),
-        _column(figures.p99_ms, 9, 2),
-        _column(figures.service_cpu, 9, 3),
-        _column(figures.database_cpu, 9, 3),
-    ]
-    return f"{name:<27}{''.join(columns)}"
+    """One line under the header."""
+    cells = [(figures.rate, 9, 0), (figures.p50_ms, 9, 2), (figures.p99_ms, 9, 2)]
+    cells += [(figures.service_cpu, 26, 3), (figures.database_cpu, 9, 3)]
+    return f"{name:<{NAME_WIDTH}}" + "".join(_cell(*cell) for cell in cells)
 
 
-HEADER = f"{'':<27}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU s/1000, service, database':>31}"
+def result_line(result: Result) -> str:
+    """What was compared, the ratio, its target, and whether it is met."""
+    sign, verdict = "≥" if result.at_least else "≤", "met" if result.is_met else "MISSED"
+    return f"{result.title:<64}{result.measured:>8.2f}  {sign} {result.target:<6.2f} {verdict}"
 
 
-def table(rounds: Sequence[Round], results: Iterable[Result]) -> Iterator[str]:
-    """The lines: medians of the figures, then the ratios against their targets."""
-    yield f"Medians of {len(rounds)} rounds"
-    yield HEADER
-    for name in rounds[0]:
-        yield figures_line(name, median([figures[name] for figures in rounds]))
+def table(rounds: Sequence[Round], results: Sequence[Result]) -> Iterator[str]:
+    """The lines of the table: the medians of the figures, then the ratios."""
+    if rounds:
+        yield f"Medians of {len(rounds)} rounds:"
+        yield HEADER
+        yield from (figures_line(name, figures) for name, figures in medians(rounds).items())
     yield ""
-    for result in results:
-        sign = "≥" if result.at_least else "≤"
-        verdict = "met" if result.is_met else "MISSED"
-        yield f"{result.title:<58}{result.ratio:>7.2f}  {sign} {result.target:.2f}  {verdict}"
+    yield from map(result_line, results)
 
 
-def median(figures: Sequence[Figures]) -> Figures:
-    """The medians, figure by figure."""
-    return Figures(
-        *(_median([getattr(one, name) for one in figures]) for name in Figures.__struct_fields__)  # type: ignore[arg-type]
-    )
+def medians(rounds: Sequence[Round]) -> Round:
+    """The medians over the rounds, figure by figure."""
+    return {name: _median([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+def document(rounds: Sequence[Round], results: Sequence[Result], options: dict[str, Any]) -> dict[str, Any]:
+    """All of it for a JSON file."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "options": options,
+        "results": [{**msgspec.to_builtins(result), "met": result.is_met} for result in results],
+        "medians": msgspec.to_builtins(medians(rounds)) if rounds else {},
+        "rounds": msgspec.to_builtins(rounds),
+    }
 
 
-def _column(value: float | None, width: int, decimals: int) -> str:
+def _median(figures: Sequence[Figures]) -> Figures:
+    return msgspec.convert({name: _middle(figures, name) for name in Figures.__struct_fields__}, Figures)
+
+
+def _middle(figures: Sequence[Figures], name: str) -> float | None:
+    values = [value for value in (getattr(one, name) for one in figures) if value is not None]
+    return statistics.median(values) if values else None
+
+
+def _cell(value: float | None, width: int, decimals: int) -> str:
     return f"{'–' if value is None else format(value, f'.{decimals}f'):>{width}}"

@@ -1,4 +1,4 @@
-"""The programs that are measured: the service as `./run.sh prod` starts it, and bare aiohttp beside it."""
+"""Runs the programs that are measured, and asks them over HTTP."""
 
 import contextlib
 import http.client
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,10 +17,18 @@ from urllib.parse import urlencode
 from bench.errors import BenchError
 
 REPOSITORY = Path(__file__).parents[1]
-START_SECONDS = 30
+PATIENCE_SECONDS = 30
 STOP_SECONDS = 30
 POLL_SECONDS = 0.01
 LOG_LINES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program that answers over HTTP on a port of this machine."""
+
+    port: int
+    pid: int
 
 
 @contextlib.contextmanager
@@ -51,11 +60,36 @@ def running(arguments: Sequence[str], settings: dict[str, str], log_file: Path) 
             process.wait()
 
 
+@contextlib.contextmanager
+def running_service(
+    data_dir: Path, sign_up_credit: str, *, start_seconds: float = PATIENCE_SECONDS
+) -> Iterator[Program]:
+    """The service on its embedded PostgreSQL, as `./run.sh prod` starts it; yields once it is online."""
+    port, log_file = free_port(), data_dir.parent / "service.log"
+    settings = {"APP_DATA_DIR": str(data_dir), "APP_PORT": str(port), "APP_SIGNUP_CREDIT": sign_up_credit}
+    # What ./run.sh prod ends in.
+    with running(["-m", "aiopypay", "serve"], settings, log_file) as pid:
+        client = Client(port)
+        client.wait_until_served("/health", log_file, start_seconds)
+        client.wait_for_mode("online")
+        yield Program(port, pid)
+
+
+@contextlib.contextmanager
+def running_bare(directory: Path, answers: dict[str, Any]) -> Iterator[Program]:
+    """Bare aiohttp, which answers always the same."""
+    port, log_file, answers_file = free_port(), directory / "bare.log", directory / "answers.json"
+    answers_file.write_text(json.dumps(answers))
+    with running(["-m", "bench.bare", str(port), str(answers_file)], {}, log_file) as pid:
+        Client(port).wait_until_served("/accounts/1", log_file, PATIENCE_SECONDS)
+        yield Program(port, pid)
+
+
 class Client:
     """Asks a program on a port of this machine for JSON, over one connection that is kept."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
 
     def ask(
         self, method: str, path: str, *, form: dict[str, object] | None = None, authorization: str | None = None
@@ -64,36 +98,43 @@ class Client:
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
         if authorization is not None:
             headers["Authorization"] = authorization
-        try:
-            self._connection.request(method, path, urlencode(form) if form else None, headers)
-            response = self._connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
-        if response.status >= 300:
-            raise BenchError(f"{method} {path} was answered with {response.status}: {body[:300]!r}")
+        status, body = self._request(method, path, urlencode(form) if form else None, headers)
+        if status >= 300:
+            raise BenchError(f"{method} {path} was answered with {status}: {body[:300]!r}")
         return json.loads(body)
 
-    def wait_until_served(self, path: str, log_file: Path) -> None:
+    def has_route(self, method: str, path: str) -> bool:
+        """Whether the program knows this route, be it only to ask for credentials."""
+        return self._request(method, path, None, {})[0] not in (404, 405)
+
+    def wait_until_served(self, path: str, log_file: Path, patience_seconds: float) -> None:
         """Returns once the path is answered. Raises `BenchError` with the log's end where it is not."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 self.ask("GET", path)
                 return
             time.sleep(POLL_SECONDS)
         last_words = " / ".join(log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
-        raise BenchError(f"nothing answered {path} within {START_SECONDS} s: {last_words}")
+        raise BenchError(f"nothing answered {path} within {patience_seconds} s: {last_words}")
 
-    def wait_for_health(self, what: str, patience_seconds: float, *values: object) -> float:
-        """Returns the moment at which `/health` first told one of these values of `what`, by time.perf_counter."""
+    def wait_for_mode(self, *modes: str, patience_seconds: float = PATIENCE_SECONDS) -> float:
+        """Returns the moment, by time.perf_counter, at which `/health` first told one of these modes."""
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
-            if self.ask("GET", "/health")[what] in values:
+            if self.ask("GET", "/health")["mode"] in modes:
                 return time.perf_counter()
             time.sleep(POLL_SECONDS)
-        raise BenchError(f"/health told no {what} of {values} within {patience_seconds} s")
+        raise BenchError(f"the service was not {' or '.join(modes)} within {patience_seconds} s")
+
+    def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        try:
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
 
 
 def free_port() -> int:

@@ -47,7 +47,7 @@ def send(target: Target, kind: str, seconds: int, seed: int, expected: int = 200
 
     Raises `BenchError` unless all of them were answered as expected.
     """
-    command = [_program(), f"-t{THREADS}", f"-c{target.connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
+    command = [program(), f"-t{THREADS}", f"-c{target.connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
     command += ["-s", str(SCRIPT), f"http://127.0.0.1:{target.port}", "--"]
     command += [kind, str(target.users), str(expected), str(seed)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -75,7 +75,8 @@ def check(load: Load, kind: str, expected: int) -> None:
         )
 
 
-def _program() -> str:
+def program() -> str:
+    """The path of wrk. Raises `BenchError` with how to install it where it is missing."""
     path = shutil.which("wrk")
     if path is None:
         raise BenchError("wrk, the load generator, is missing: install it, for example with: apt-get install wrk")
