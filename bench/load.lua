@@ -47,6 +47,13 @@ function requests.account()
     return "GET /accounts/" .. user.account .. " HTTP/1.1\r\n" .. HOST .. user.authorization .. "\r\n"
 end
 
+-- Here the file has a transfer's id in place of the account's: the page after it.
+function requests.history()
+    local page = users[draw(#users)]
+    return "GET /users/" .. page.id .. "/transfers?limit=100&after=" .. page.account .. " HTTP/1.1\r\n" .. HOST ..
+        page.authorization .. "\r\n"
+end
+
 function requests.bulk()
     local payer = users[draw(#users)]
     local items = {}

@@ -16,6 +16,14 @@ NAME_WIDTH = 34
 HEADER = f"{'':<{NAME_WIDTH}}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}   CPU s per 1000: service database"
 
 
+class Run(msgspec.Struct):
+    """Rounds on one site, or two that are compared, and what they came to; megabytes where memory was measured."""
+
+    rounds: list[Round]
+    results: list[Result]
+    memory_mb: dict[str, list[float]] = {}
+
+
 def figures_line(name: str, figures: Figures) -> str:
     """One line under the header."""
     cells = [(figures.rate, 9, 0), (figures.p50_ms, 9, 2), (figures.p99_ms, 9, 2)]
@@ -29,14 +37,15 @@ def result_line(result: Result) -> str:
     return f"{result.title:<64}{result.measured:>8.2f}  {sign} {result.target:<6.2f} {verdict}"
 
 
-def table(rounds: Sequence[Round], results: Sequence[Result]) -> Iterator[str]:
+def table(runs: Sequence[Run]) -> Iterator[str]:
     """The lines of the table: the medians of the figures, then the ratios."""
-    if rounds:
-        yield f"Medians of {len(rounds)} rounds:"
-        yield HEADER
-        yield from (figures_line(name, figures) for name, figures in medians(rounds).items())
-    yield ""
-    yield from map(result_line, results)
+    for run in runs:
+        if run.rounds:
+            yield f"Medians of {len(run.rounds)} rounds:"
+            yield HEADER
+            yield from (figures_line(name, figures) for name, figures in medians(run.rounds).items())
+            yield ""
+    yield from (result_line(result) for run in runs for result in run.results)
 
 
 def medians(rounds: Sequence[Round]) -> Round:
@@ -44,15 +53,16 @@ def medians(rounds: Sequence[Round]) -> Round:
     return {name: _median([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
-def document(rounds: Sequence[Round], results: Sequence[Result], options: dict[str, Any]) -> dict[str, Any]:
+def document(runs: Sequence[Run], options: dict[str, Any]) -> dict[str, Any]:
     """All of it for a JSON file."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "options": options,
-        "results": [{**msgspec.to_builtins(result), "met": result.is_met} for result in results],
-        "medians": msgspec.to_builtins(medians(rounds)) if rounds else {},
-        "rounds": msgspec.to_builtins(rounds),
+        "results": [{**msgspec.to_builtins(result), "met": result.is_met} for run in runs for result in run.results],
+        "medians": msgspec.to_builtins([medians(run.rounds) for run in runs if run.rounds]),
+        "rounds": msgspec.to_builtins([run.rounds for run in runs if run.rounds]),
+        "memory_mb": {name: samples for run in runs for name, samples in run.memory_mb.items()},
     }
 
 

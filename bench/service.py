@@ -61,16 +61,14 @@ def running(arguments: Sequence[str], settings: dict[str, str], log_file: Path) 
 
 
 @contextlib.contextmanager
-def running_service(
-    data_dir: Path, sign_up_credit: str, *, start_seconds: float = PATIENCE_SECONDS
-) -> Iterator[Program]:
+def running_service(data_dir: Path, sign_up_credit: str) -> Iterator[Program]:
     """The service on its embedded PostgreSQL, as `./run.sh prod` starts it; yields once it is online."""
     port, log_file = free_port(), data_dir.parent / "service.log"
     settings = {"APP_DATA_DIR": str(data_dir), "APP_PORT": str(port), "APP_SIGNUP_CREDIT": sign_up_credit}
     # What ./run.sh prod ends in.
     with running(["-m", "aiopypay", "serve"], settings, log_file) as pid:
         client = Client(port)
-        client.wait_until_served("/health", log_file, start_seconds)
+        client.wait_until_served("/health", log_file)
         client.wait_for_mode("online")
         yield Program(port, pid)
 
@@ -81,7 +79,7 @@ def running_bare(directory: Path, answers: dict[str, Any]) -> Iterator[Program]:
     port, log_file, answers_file = free_port(), directory / "bare.log", directory / "answers.json"
     answers_file.write_text(json.dumps(answers))
     with running(["-m", "bench.bare", str(port), str(answers_file)], {}, log_file) as pid:
-        Client(port).wait_until_served("/accounts/1", log_file, PATIENCE_SECONDS)
+        Client(port).wait_until_served("/accounts/1", log_file)
         yield Program(port, pid)
 
 
@@ -107,16 +105,16 @@ class Client:
         """Whether the program knows this route, be it only to ask for credentials."""
         return self._request(method, path, None, {})[0] not in (404, 405)
 
-    def wait_until_served(self, path: str, log_file: Path, patience_seconds: float) -> None:
+    def wait_until_served(self, path: str, log_file: Path) -> None:
         """Returns once the path is answered. Raises `BenchError` with the log's end where it is not."""
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 self.ask("GET", path)
                 return
             time.sleep(POLL_SECONDS)
         last_words = " / ".join(log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
-        raise BenchError(f"nothing answered {path} within {patience_seconds} s: {last_words}")
+        raise BenchError(f"nothing answered {path} within {PATIENCE_SECONDS} s: {last_words}")
 
     def wait_for_mode(self, *modes: str, patience_seconds: float = PATIENCE_SECONDS) -> float:
         """Returns the moment, by time.perf_counter, at which `/health` first told one of these modes."""
@@ -126,6 +124,15 @@ class Client:
                 return time.perf_counter()
             time.sleep(POLL_SECONDS)
         raise BenchError(f"the service was not {' or '.join(modes)} within {patience_seconds} s")
+
+    def wait_until_filled(self, patience_seconds: float) -> None:
+        """Returns once the service remembers everybody, so that it can stand in for all of them."""
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline:
+            if self.ask("GET", "/health")["remembered"]["complete"]:
+                return
+            time.sleep(10 * POLL_SECONDS)
+        raise BenchError(f"the service did not remember everybody within {patience_seconds} s")
 
     def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
         try:

@@ -97,14 +97,16 @@ def running_site(number_of_users: int) -> Iterator[Site]:
         yield Site(postgres, service, users, write_users(directory / "users", users), bare)
 
 
-def query(postgres: EmbeddedPostgres, sql: str, *, as_administrator: bool = False) -> list[tuple[Any, ...]]:
+def query(
+    postgres: EmbeddedPostgres, sql: str, parameters: dict[str, object] | None = None, *, as_administrator: bool = False
+) -> list[tuple[Any, ...]]:
     """Runs a statement in a transaction of its own and returns its rows."""
     dsn = make_dsn(postgres.dsn, user="postgres") if as_administrator else postgres.dsn
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
-            cursor.execute(sql)
+            cursor.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
