@@ -14,6 +14,7 @@ import psycopg2
 
 from aiopypay.embedded import EmbeddedError
 from bench import chart, full, report, wrk
+from bench.books import check
 from bench.errors import BenchError
 from bench.progress import doing, done
 from bench.report import Run
@@ -21,9 +22,8 @@ from bench.rounds import alternate
 from bench.rows import ROWS, Row, result
 from bench.service import Client
 from bench.site import Site, running_site
-from bench.stretches import STRETCHES, Stretches
+from bench.stretches import STRETCHES, Stretches, warm_up
 
-WARM_UP_SECONDS = 2
 RESULTS = Path("build/bench")
 NAMES = [row.name for row in ROWS]
 
@@ -38,6 +38,8 @@ def main() -> None:
         runs = list(_runs(options))
     except (BenchError, EmbeddedError, psycopg2.Error, OSError) as error:
         sys.exit(f"bench: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     done("All balances sum to zero, each is the sum of its transfers, no accepted order was refused.")
     print("\n".join(["", *report.table(runs)]))
     settings = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
@@ -58,11 +60,11 @@ def _against_others(names: Sequence[str], options: argparse.Namespace) -> Run:
     doing(f"starting; {options.users} users register")
     with running_site(options.users) as site:
         rows = [row for row in ROWS if row.name in names and _is_possible(row, site)]
-        Stretches(site, WARM_UP_SECONDS).take("transfers")
+        warm_up(site)
         needed = {name for row in rows for name in row.stretches}
         stretches = Stretches(site, options.seconds)
         rounds = alternate([name for name in STRETCHES if name in needed], options.rounds, stretches.take)
-        site.check()
+        check(site.postgres.dsn)
     return Run(rounds, [result(row, rounds) for row in rows])
 
 

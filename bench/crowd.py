@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from argon2 import PasswordHasher
 
 from aiopypay import migrations
-from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.passwords import LANES, MEMORY_KIB, PASSES
-from bench.progress import doing
-from bench.site import query
+from bench.books import query
+from bench.progress import doing, done
 from bench.users import BenchUser, basic
 
 PASSWORD = "correct horse battery staple"
 # The first user after the superuser, and their dollar account: the contract names both. Each user has three accounts.
 FIRST_USER, FIRST_ACCOUNT, ACCOUNTS_OF_A_USER = 2, 4, 3
-# One payment in so many is this user's: a history that is long enough to have a middle.
-BUSY_USER, BUSY_SHARE = FIRST_USER, 0.01
-PAYMENTS_AT_ONCE = 100_000
+# This share of the payments is the first user's: a history that is long enough to have a middle.
+BUSY_SHARE = 0.01
+PAYMENTS_AT_ONCE = 500_000
 
 INSERT_USERS = """
 INSERT INTO users (username, full_name, password_hash)
@@ -81,23 +80,23 @@ WHERE accounts.id = booked.account_id
 """
 
 
-def fill(postgres: EmbeddedPostgres, users: int, transfers: int) -> None:
+def fill(dsn: str, users: int, transfers: int) -> None:
     """Migrates the database and fills it; of the transfers, `users` are the openings of accounts."""
-    migrations.apply(postgres.dsn)
+    migrations.apply(dsn)
     hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
     doing(f"adding {users} users and {ACCOUNTS_OF_A_USER * users} accounts")
-    query(postgres, INSERT_USERS, {"users": users, "password_hash": hasher.hash(PASSWORD)})
-    query(postgres, INSERT_ACCOUNTS)
-    query(postgres, INSERT_OPENINGS)
+    query(dsn, INSERT_USERS, {"users": users, "password_hash": hasher.hash(PASSWORD)})
+    query(dsn, INSERT_ACCOUNTS)
+    query(dsn, INSERT_OPENINGS)
     booked = users
     while booked < transfers:
-        doing(f"adding transfers: {booked} of {transfers}")
         payments = min(PAYMENTS_AT_ONCE, (transfers - booked + 1) // 2)
-        query(postgres, INSERT_PAYMENTS, _draw(users, payments))
+        query(dsn, INSERT_PAYMENTS, _draw(users, payments))
         booked += 2 * payments
+        done(f"{booked} of {transfers} transfers are in the tables")
     doing("adding up the balances")
-    query(postgres, UPDATE_BALANCES)
-    query(postgres, "VACUUM ANALYZE", as_administrator=True)
+    query(dsn, UPDATE_BALANCES)
+    query(dsn, "VACUUM ANALYZE")
 
 
 def holders(users: int, number: int) -> Sequence[BenchUser]:

@@ -5,17 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench import crowd, memory
+from bench.books import check, query
 from bench.progress import doing, done
 from bench.report import Run
 from bench.rounds import alternate
 from bench.rows import Row, always, known, rates, result
 from bench.service import Client, running_service
-from bench.site import CREDIT, Site, query, running_postgres
-from bench.stretches import CONNECTIONS, Figures, Stretches
+from bench.site import CREDIT, Site, running_postgres
+from bench.stretches import CONNECTIONS, Figures, Stretches, warm_up
 from bench.users import BenchUser, pay, write_users
 
 REMEMBER_SECONDS = 3600
-WARM_UP_SECONDS = 2
 # So many payments of the busy user, that an empty database too has pages of a hundred transfers.
 FIRST_PAYMENTS = 200
 
@@ -40,9 +40,9 @@ ROWS = (
 )
 NAMES = (*(row.name for row in ROWS), MEMORY)
 
-# The middle of the busy user's history, and a quarter of it.
+# Places in the first half of the busy user's history: behind each of them is more than a page.
 SELECT_PLACES = """
-SELECT unnest(percentile_disc(ARRAY[0.25, 0.5]) WITHIN GROUP (ORDER BY id))
+SELECT unnest(percentile_disc(ARRAY[0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]) WITHIN GROUP (ORDER BY id))
 FROM transfers WHERE from_account_id = %(account_id)s OR to_account_id = %(account_id)s
 """
 
@@ -74,7 +74,7 @@ def measure(names: Sequence[str], full: Size, rounds: int, seconds: int, load_se
             run.results += memory.results(idle, filled, samples)
             run.memory_mb = {"idle": [idle], "every account remembered": [filled], "under load": samples}
         for site in (empty_site, full_site):
-            site.check()
+            check(site.postgres.dsn)
     return run
 
 
@@ -83,7 +83,7 @@ def running_crowd(size: Size) -> Iterator[Site]:
     """A filled database and a service that has met no other, once it remembers every account."""
     with contextlib.ExitStack() as stack:
         directory, postgres = stack.enter_context(running_postgres())
-        crowd.fill(postgres, size.users, size.transfers)
+        crowd.fill(postgres.dsn, size.users, size.transfers)
         service = stack.enter_context(running_service(postgres.data_dir, CREDIT))
         doing(f"the service remembers {size.users} users, their accounts and orders")
         Client(service.port).wait_until_filled(REMEMBER_SECONDS)
@@ -112,7 +112,7 @@ def _run(sites: Mapping[str, Site], names: Sequence[str], rounds: int, seconds: 
         return {stretch: histories[name].load("history", 1)}
 
     for site in sites.values():
-        Stretches(site, WARM_UP_SECONDS).transfers(CONNECTIONS)
+        warm_up(site)
     needed = {stretch for row in rows for stretch in row.stretches}
     taken = alternate([name for name in STRETCHES if name in needed], rounds, take)
     return Run(taken, [result(row, taken) for row in rows])
@@ -124,6 +124,6 @@ def _with_pages(site: Site) -> Site:
     client = Client(site.service.port)
     for _ in range(FIRST_PAYMENTS):
         pay(client, busy, other)
-    places = [place for (place,) in query(site.postgres, SELECT_PLACES, {"account_id": busy.account_id})]
+    places = [place for (place,) in query(site.postgres.dsn, SELECT_PLACES, {"account_id": busy.account_id})]
     pages = [BenchUser(busy.id, after, busy.authorization) for after in (0, *places)]
     return replace(site, users_file=write_users(site.users_file.with_name("pages"), pages))

@@ -4,10 +4,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 from bench import wrk
 from bench.processes import resident_megabytes
-from bench.progress import doing
+from bench.progress import doing, done
 from bench.rows import Result
 from bench.site import Site
 from bench.stretches import CONNECTIONS
@@ -25,14 +26,18 @@ def idle(site: Site) -> float:
 def under_load(site: Site, seconds: int) -> list[float]:
     """Megabytes, every ten seconds, while transfers come in as fast as they are answered."""
     target = wrk.Target(site.service.port, site.users_file, CONNECTIONS)
-    samples = []
+    over = Event()
     with ThreadPoolExecutor(1) as threads:
-        load = threads.submit(wrk.send, target, "transfer", seconds, 1)
-        while not load.done():
-            samples.append(resident_megabytes(site.service.pid))
-            doing(f"memory under load: {samples[-1]:.0f} MB after {SAMPLE_SECONDS * (len(samples) - 1)} of {seconds} s")
-            time.sleep(min(SAMPLE_SECONDS, seconds / 10))
-        load.result()
+        sampling = threads.submit(_samples, site.service.pid, over)
+        doing(f"memory under load, for {seconds} s")
+        try:
+            wrk.send(target, "transfer", seconds, seed=1)
+        finally:
+            over.set()
+    samples = sampling.result()
+    done(
+        f"memory under load: {samples[0]:.0f} MB at first, {samples[-1]:.0f} MB in the end, {max(samples):.0f} at most"
+    )
     return samples
 
 
@@ -49,3 +54,10 @@ def results(idle_empty: float, idle_full: float, samples: Sequence[float]) -> li
         Result("memory", "memory: with every account remembered for stand-in, MB", idle_full, 160, at_least=False),
         Result("memory", "memory: growth under load, last third : first third", growth(samples), 1.05, at_least=False),
     ]
+
+
+def _samples(pid: int, over: Event) -> list[float]:
+    samples = []
+    while not over.wait(SAMPLE_SECONDS):
+        samples.append(resident_megabytes(pid))
+    return [*samples, resident_megabytes(pid)]

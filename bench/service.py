@@ -70,7 +70,10 @@ def running_service(data_dir: Path, sign_up_credit: str) -> Iterator[Program]:
         client = Client(port)
         client.wait_until_served("/health", log_file)
         client.wait_for_mode("online")
-        yield Program(port, pid)
+        try:
+            yield Program(port, pid)
+        except BenchError as error:
+            raise BenchError(f"{error} {_last_words(log_file)}") from error
 
 
 @contextlib.contextmanager
@@ -113,8 +116,7 @@ class Client:
                 self.ask("GET", path)
                 return
             time.sleep(POLL_SECONDS)
-        last_words = " / ".join(log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
-        raise BenchError(f"nothing answered {path} within {PATIENCE_SECONDS} s: {last_words}")
+        raise BenchError(f"nothing answered {path} within {PATIENCE_SECONDS} s. {_last_words(log_file)}")
 
     def wait_for_mode(self, *modes: str, patience_seconds: float = PATIENCE_SECONDS) -> float:
         """Returns the moment, by time.perf_counter, at which `/health` first told one of these modes."""
@@ -150,3 +152,8 @@ def free_port() -> int:
         candidate.bind(("127.0.0.1", 0))
         port: int = candidate.getsockname()[1]
         return port
+
+
+def _last_words(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+    return f"The end of its log: {' / '.join(lines)}"

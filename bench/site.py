@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import EmbeddedPostgres
-from bench.errors import BenchError
+from aiopypay.embedded.cluster import ADMINISTRATOR
+from bench.books import query
 from bench.processes import cpu_seconds
 from bench.service import Client, Program, running_bare, running_service
 from bench.users import BenchUser, pay, register, write_users
@@ -20,29 +20,6 @@ from bench.users import BenchUser, pay, register, write_users
 # On a disk, so that a sync costs what it costs; /tmp may be memory.
 PLACE = "/var/tmp"  # noqa: S108 - the directory in it has a name that nobody can guess
 CREDIT = "USD:1000000"
-
-SUM_OF_BALANCES = "SELECT currency_id, sum(amount) FROM accounts GROUP BY currency_id HAVING sum(amount) <> 0"
-BALANCES_ASTRAY = """
-SELECT id, accounts.amount, coalesce(booked.amount, 0)
-FROM accounts
-LEFT JOIN (
-    SELECT account_id, sum(amount) AS amount
-    FROM (
-        SELECT to_account_id AS account_id, amount FROM transfers
-        UNION ALL
-        SELECT from_account_id, -amount FROM transfers
-    ) AS changes
-    GROUP BY account_id
-) AS booked ON booked.account_id = accounts.id
-WHERE accounts.amount <> coalesce(booked.amount, 0)
-LIMIT 10
-"""
-REFUSED = "SELECT id, reason FROM orders WHERE status = 'refused' LIMIT 10"
-CHECKS = {
-    "balances do not sum to zero": SUM_OF_BALANCES,
-    "balances are not the sums of their transfers": BALANCES_ASTRAY,
-    "orders were refused at settling": REFUSED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +36,13 @@ class Site:
         """The CPU seconds that PostgreSQL has used since its last start; 0 while it does not run."""
         return cpu_seconds(self.postgres.pid)
 
+    def analyse(self) -> None:
+        """Does at once what autovacuum would do within a minute: plans are made for tables as they are, not empty."""
+        query(make_dsn(self.postgres.dsn, user=ADMINISTRATOR), "VACUUM ANALYZE")
+
     def checkpoint(self) -> None:
         """Writes out what is dirty, so that nobody pays for what was measured before."""
-        query(self.postgres, "CHECKPOINT", as_administrator=True)
-
-    def check(self) -> None:
-        """Raises `BenchError` unless the books are right."""
-        for complaint, sql in CHECKS.items():
-            if astray := query(self.postgres, sql):
-                raise BenchError(f"{complaint}: {astray}")
+        query(make_dsn(self.postgres.dsn, user=ADMINISTRATOR), "CHECKPOINT")
 
 
 @contextlib.contextmanager
@@ -95,21 +70,6 @@ def running_site(number_of_users: int) -> Iterator[Site]:
         users = [register(client, number) for number in range(number_of_users)]
         bare = stack.enter_context(running_bare(directory, _sample_answers(client, users)))
         yield Site(postgres, service, users, write_users(directory / "users", users), bare)
-
-
-def query(
-    postgres: EmbeddedPostgres, sql: str, parameters: dict[str, object] | None = None, *, as_administrator: bool = False
-) -> list[tuple[Any, ...]]:
-    """Runs a statement in a transaction of its own and returns its rows."""
-    dsn = make_dsn(postgres.dsn, user="postgres") if as_administrator else postgres.dsn
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
 
 
 def _sample_answers(client: Client, users: Sequence[BenchUser]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bench.users import payment_variables
 CONNECTIONS = 128
 BULK_CONNECTIONS = 4
 SETTLING_SECONDS = 300
+WARM_UP_SECONDS = 2
 # What a stretch left under way when it ended is over by then.
 PAUSE_SECONDS = 0.5
 
@@ -29,6 +30,12 @@ class Figures(msgspec.Struct, frozen=True):
     p99_ms: float | None = None
     service_cpu: float | None = None
     database_cpu: float | None = None
+
+
+def warm_up(site: Site) -> None:
+    """Lets the programs come to speed, and PostgreSQL plan for tables that are not empty."""
+    Stretches(site, WARM_UP_SECONDS).transfers(CONNECTIONS)
+    site.analyse()
 
 
 class Stretches:

@@ -10,7 +10,7 @@ import msgspec
 from bench.errors import BenchError
 
 SCRIPT = Path(__file__).with_name("load.lua")
-# One thread fills both cores' worth of clients here; a second one would only take turns with what is measured.
+# One thread sends far more than any Python program answers; a second one would only take turns with what is measured.
 THREADS = 1
 TIMEOUT_SECONDS = 10
 ITEMS_OF_A_BULK_REQUEST = 1000
