@@ -11,7 +11,7 @@ Usage: ./run.sh COMMAND
   test [pytest arguments]       run the tests, on a PostgreSQL of their own
   dev                           as prod, with debug logging and restart on change
   db start|stop|status|psql     the embedded PostgreSQL alone; psql takes psql's arguments
-  bench [arguments]             measure: payments with and without the database, settling
+  bench [arguments]             measure it against plain SQL and bare aiohttp; --help tells the arguments
   lint                          ruff, mypy, the import rules, and sqlfluff on the migrations
   lock [pip-compile arguments]  make the requirements files anew from setup.cfg (--upgrade for newer versions)
   cleanup                       remove what the others made, the data too, after asking
@@ -122,10 +122,21 @@ db() {
     exec .venv/bin/python -m aiopypay db "$@"
 }
 
+ensure_wrk() {
+    command -v wrk >/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "run.sh: installing wrk" >&2
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk; } >&2 || true
+    fi
+    command -v wrk >/dev/null ||
+        fail "wrk, the load generator, is missing: install it, for example with: apt-get install wrk"
+}
+
 bench() {
     ensure requirements-dev.txt
     ensure_postgresql
-    exec .venv/bin/python -m bench.stand_in "$@"
+    ensure_wrk
+    exec .venv/bin/python -m bench "$@"
 }
 
 lint() {

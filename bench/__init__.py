@@ -1,1 +1,1 @@
-"""Measurements: real server, real PostgreSQL, ratios from one run."""
+"""`./run.sh bench`: the service against the same payment in plain SQL and against bare aiohttp, in one run."""

@@ -1,0 +1,1 @@
+"""The benchmark's own parts: what they read, count and draw."""
