@@ -33,8 +33,11 @@ from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, req
 from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
+from aiopypay.shared_reads import SharedReads
+from aiopypay.stand_in import reading
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.store.accounts import accounts_by_id
 from aiopypay.throttling import Throttle
 from aiopypay.tokens import Tokens, signing_secret
 
@@ -42,13 +45,13 @@ from aiopypay.tokens import Tokens, signing_secret
 PAYMENT_CONNECTIONS = 3
 OTHER_CONNECTIONS = 8
 
-# `me` before `administration`: it is no user's name.
+# Each request tries them in this order, so transfers come first. `me` before `administration`: it is no user's name.
 ROUTES = (
-    currencies,
-    users,
-    accounts,
     transfers,
     bulk,
+    accounts,
+    currencies,
+    users,
     orders,
     token_routes,
     me,
@@ -93,6 +96,9 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     stand_in = StandIn(settings, others, switch)
     group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
     app[handlers.DATABASE] = others
+    app[handlers.ACCOUNTS] = SharedReads(
+        others, accounts_by_id, lambda ids: stand_in.deputy.read(reading.accounts_by_id, ids)
+    )
     app[handlers.PASSWORDS] = passwords
     app[handlers.GROUP_COMMIT] = group_commit
     app[handlers.STAND_IN] = stand_in

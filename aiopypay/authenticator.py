@@ -4,19 +4,19 @@ import base64
 import binascii
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 from msgspec.structs import replace
 
-from aiopypay.batches import Batcher
 from aiopypay.client_address import throttled_address
 from aiopypay.credentials import VerifiedCredentials
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseUnavailable, InvalidRequest, NotAuthenticated, Problem, UserDeactivated
+from aiopypay.errors import InvalidRequest, NotAuthenticated, Problem, UserDeactivated
 from aiopypay.fields import parse_username
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Network
+from aiopypay.shared_reads import SharedReads
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.store.users import UNUSABLE_PASSWORD, User, replace_password_hash, users_by_name
@@ -43,14 +43,12 @@ class Authenticator:
         throttle: Throttle,
         trusted_proxies: Sequence[Network],
     ) -> None:
-        self._database = database
-        self._deputy = deputy
         self._changes = changes
         self._passwords = passwords
         self._tokens = tokens
         self._trusted_proxies = trusted_proxies
         self._verified = VerifiedCredentials(passwords, throttle)
-        self._users: Batcher[str, User | None] = Batcher(self._read_users, batch_size=200, queue_size=2000)
+        self._users: SharedReads[str, User] = SharedReads(database, users_by_name, deputy.users)
 
     async def authenticate(self, request: web.Request) -> User:
         """Returns the caller. An unknown user takes as long as a wrong password, and both have the same answer.
@@ -97,7 +95,7 @@ class Authenticator:
         known = self._verified.known_header(header)
         if known is None:
             return None
-        user = await self._users.submit(known.username)
+        user = await self._users.get(known.username)
         if user is None or user.password_hash != known.encoded:
             return None
         _check_active(user)
@@ -115,16 +113,7 @@ class Authenticator:
             parse_username(username)
         except ValueError:
             return None
-        return await self._users.submit(username.lower())
-
-    async def _read_users(self, usernames: Sequence[str]) -> list[User | Exception | None]:
-        distinct = list(set(usernames))
-        try:
-            async with self._database.reading() as connection:
-                users: Mapping[str, User | Exception | None] = await users_by_name(connection, distinct)
-        except DatabaseUnavailable:
-            users = await self._deputy.users(distinct)
-        return [users.get(username) for username in usernames]
+        return await self._users.get(username.lower())
 
     async def _rehashed(self, user: User, password: str) -> User:
         try:

@@ -7,18 +7,15 @@ can have sent it. Its fingerprint is the whole request's: another content under 
 
 import copy
 from collections.abc import Sequence
-from uuid import uuid4
 
 from aiopypay.bulk_bodies import Bulk
 from aiopypay.errors import GroupRefused, IdempotencyKeyReused, InvalidRequest, Problem, RequestKeyReused
 from aiopypay.idempotency import digest, order_id, plain
 from aiopypay.ledger import TransferOrder
+from aiopypay.random_ids import uuid7
 from aiopypay.stand_in.acceptance import Answer
-from aiopypay.transfer_orders import BulkTransferForm, content_of, order_of
+from aiopypay.transfer_orders import NO_CONTENT, BulkTransferForm, content_of, order_of
 from aiopypay.units import UNIT_SIZE_MAX, RequestKey, Unit
-
-# Of an order that nobody can send again: there is nothing to tell its content from.
-NO_CONTENT = b""
 
 
 def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
@@ -76,7 +73,7 @@ class _Placing:
     def __init__(self, bulk: Bulk, user_id: int, key: str | None) -> None:
         self._user_id = user_id
         self._key = key
-        self._group = uuid4() if bulk.mode == "all" else None
+        self._group = uuid7() if bulk.mode == "all" else None
         self.request_key = None if key is None else _request_key(bulk, user_id, key)
 
     def order(self, form: BulkTransferForm, place: int) -> TransferOrder:
@@ -88,7 +85,7 @@ class _Placing:
             key, content = _derived(str(self._key), place), self.request_key.fingerprint
             identity = self.request_key.order_ids[place]
         else:
-            identity = uuid4()
+            identity = uuid7()
         return order_of(form, user_id, order_id=identity, content=content, key=key, group=self._group)
 
 

@@ -10,6 +10,9 @@ from aiopypay.idempotency import fingerprint, parse_key
 from aiopypay.ledger import TransferOrder
 from aiopypay.money_fields import parse_amount
 
+# Of an order that nobody can send again: there is nothing to tell its content from.
+NO_CONTENT = b""
+
 
 @dataclass(frozen=True, slots=True)
 class TransferForm:

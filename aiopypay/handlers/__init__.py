@@ -10,8 +10,10 @@ from aiopypay.errors import DatabaseUnavailable
 from aiopypay.group_commit import GroupCommit
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
+from aiopypay.shared_reads import SharedReads
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountRow
 from aiopypay.throttling import Throttle
 from aiopypay.tokens import Tokens
 
@@ -21,6 +23,7 @@ PASSWORDS: web.AppKey[Passwords] = web.AppKey("passwords", Passwords)
 TOKENS: web.AppKey[Tokens] = web.AppKey("tokens", Tokens)
 THROTTLE: web.AppKey[Throttle] = web.AppKey("throttle", Throttle)
 STAND_IN: web.AppKey[StandIn] = web.AppKey("stand_in", StandIn)
+ACCOUNTS: web.AppKey[SharedReads[int, AccountRow]] = web.AppKey("accounts", SharedReads)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 
 Result = TypeVar("Result")

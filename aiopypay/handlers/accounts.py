@@ -11,11 +11,11 @@ from aiopypay.auth import authenticated, path_id
 from aiopypay.database import Connection
 from aiopypay.errors import Forbidden, NotFound, UnknownCurrency
 from aiopypay.forms import form_data
-from aiopypay.handlers import STAND_IN, read
+from aiopypay.handlers import ACCOUNTS, STAND_IN, read
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.representations import AccountBody, account_body, json_response
 from aiopypay.stand_in import reading
-from aiopypay.store.accounts import AccountRow, account, account_opened_by, accounts_of_user, open_account
+from aiopypay.store.accounts import AccountRow, account_opened_by, accounts_of_user, open_account
 from aiopypay.store.orders import claim_key, find_orders
 from aiopypay.store.users import User
 
@@ -52,11 +52,7 @@ async def list_accounts(request: web.Request, user: User) -> web.Response:
 async def get_account(request: web.Request, user: User) -> web.Response:
     """One account, for its owner."""
     account_id = path_id(request, "account_id")
-    row = await read(
-        request,
-        lambda connection: account(connection, account_id),
-        lambda store: reading.account(store, account_id),
-    )
+    row = await request.app[ACCOUNTS].get(account_id)
     if row is None:
         raise NotFound("There is no such account")
     if row.user_id != user.id:

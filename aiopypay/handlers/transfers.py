@@ -32,7 +32,7 @@ from aiopypay.stand_in.reading import record_of
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import Page, Sort, TransferRow, history
 from aiopypay.store.users import User
-from aiopypay.transfer_orders import TransferForm, content_of, order_of
+from aiopypay.transfer_orders import NO_CONTENT, TransferForm, content_of, order_of
 
 routes = web.RouteTableDef()
 
@@ -59,7 +59,8 @@ class HistoryQuery:
 async def post_transfer(request: web.Request, user: User, form: TransferForm) -> web.Response:
     """Pays: books the transfer and its commission together, once."""
     key = idempotency_key(request)
-    order = order_of(form, user.id, order_id=order_id(user.id, key), content=content_of(form), key=key)
+    content = NO_CONTENT if key is None else content_of(form)
+    order = order_of(form, user.id, order_id=order_id(user.id, key), content=content, key=key)
     answer = await request.app[GROUP_COMMIT].post(order)
     if isinstance(answer, OrderRecord):
         return _receipt(user, answer.id, receipt_body(answer), 200)

@@ -1,5 +1,6 @@
 """What users may read while the database is away: the money as they were told it is."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from aiopypay import money
@@ -34,6 +35,17 @@ def account(store: Store, account_id: int) -> AccountRow:
     if known is None or known.user_id is None:
         raise NotKnownHere("The database is away, and this node does not know this account.")
     return _row(store, known)
+
+
+def accounts_by_id(store: Store, account_ids: Sequence[int]) -> dict[int, AccountRow | Exception | None]:
+    """Returns each of the accounts as `account` does, or what that raises."""
+    found: dict[int, AccountRow | Exception | None] = {}
+    for account_id in account_ids:
+        try:
+            found[account_id] = account(store, account_id)
+        except NotKnownHere as unknown:
+            found[account_id] = unknown
+    return found
 
 
 def balance_account(

@@ -1,5 +1,6 @@
 """Currencies and accounts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -7,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from aiopypay.database import Connection, Row, fetch
+from aiopypay.database import Connection, Row, Statement, fetch
 
 SELECT_CURRENCIES = """
 SELECT id, description, commission, decimals FROM currencies ORDER BY ordinal
@@ -20,7 +21,9 @@ JOIN currencies ON currencies.id = currency_id
 """
 
 SELECT_ACCOUNTS_OF_USER = _SELECT_ACCOUNTS + "WHERE user_id = %(user_id)s ORDER BY accounts.id"
-SELECT_ACCOUNT = _SELECT_ACCOUNTS + "WHERE accounts.id = %(account_id)s AND user_id IS NOT NULL"
+SELECT_ACCOUNTS = Statement(
+    "accounts_by_id", ("ids",), _SELECT_ACCOUNTS + "WHERE accounts.id = ANY($1::bigint[]) AND user_id IS NOT NULL"
+)
 SELECT_ACCOUNT_OF_ORDER = _SELECT_ACCOUNTS + "WHERE accounts.order_id = %(order_id)s"
 
 INSERT_ACCOUNT = """
@@ -79,9 +82,9 @@ async def accounts_of_user(connection: Connection, user_id: int) -> list[Account
     return [AccountRow(*row) for row in await fetch(connection, SELECT_ACCOUNTS_OF_USER, {"user_id": user_id})]
 
 
-async def account(connection: Connection, account_id: int) -> AccountRow | None:
-    """Returns the account, None where there is none that has an owner."""
-    return _first(await fetch(connection, SELECT_ACCOUNT, {"account_id": account_id}))
+async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> dict[int, AccountRow]:
+    """Returns those of the accounts that there are and that have an owner, by id."""
+    return {row[0]: AccountRow(*row) for row in await fetch(connection, SELECT_ACCOUNTS, {"ids": list(account_ids)})}
 
 
 async def account_opened_by(connection: Connection, order_id: UUID) -> AccountRow | None:

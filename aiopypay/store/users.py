@@ -6,16 +6,20 @@ from uuid import UUID
 
 import msgspec
 
-from aiopypay.database import Connection, fetch
+from aiopypay.database import Connection, Statement, fetch
 from aiopypay.ledger import COMMENTS
 
 UNUSABLE_PASSWORD = "!"
 
-SELECT_BY_USERNAME = """
+SELECT_BY_USERNAME = Statement(
+    "users_by_name",
+    ("usernames",),
+    """
 SELECT id, username, full_name, password_hash, is_admin, is_active
 FROM users
-WHERE lower(username) = ANY(%(usernames)s)
-"""
+WHERE lower(username) = ANY($1::text[])
+""",
+)
 
 INSERT_USER = """
 INSERT INTO users (username, full_name, password_hash)

@@ -1,0 +1,51 @@
+"""Reads that share a statement: those that wait while one runs are the next one's."""
+
+import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from aiopypay.batches import Batcher
+from aiopypay.database import Connection, Database
+from aiopypay.errors import DatabaseUnavailable
+
+Key = TypeVar("Key", int, str)
+Row = TypeVar("Row")
+
+READS_AT_ONCE = 200
+QUEUE_SIZE = 2_000
+
+
+class SharedReads(Generic[Key, Row]):
+    """Reads rows by their key. A row is never older than the request for it: each is read by a statement begun after.
+
+    `online` asks the database by one statement, `offline` what the node remembers, where the database is away.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        online: Callable[[Connection, Sequence[Key]], Awaitable[Mapping[Key, Row]]],
+        offline: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Row | Exception | None]]],
+    ) -> None:
+        self._database = database
+        self._online = online
+        self._offline = offline
+        self._batches: Batcher[Key, Row | None] = Batcher(self._read, batch_size=READS_AT_ONCE, queue_size=QUEUE_SIZE)
+
+    async def get(self, key: Key) -> Row | None:
+        """Returns the row, None where there certainly is none. Raises Overloaded, and what both sources raise."""
+        return await self._batches.submit(key)
+
+    async def _read(self, keys: list[Key]) -> list[Row | Exception | None]:
+        distinct = list(set(keys))
+        try:
+            async with self._database.reading() as connection:
+                found: Mapping[Key, Row | Exception | None] = await self._online(connection, distinct)
+        except DatabaseUnavailable:
+            found = await self._offline(distinct)
+        return [_own(found.get(key)) for key in keys]
+
+
+def _own(row: Row | Exception | None) -> Row | Exception | None:
+    """Returns an exception of the caller's own: one instance raised in many tasks would grow their tracebacks."""
+    return copy.copy(row) if isinstance(row, Exception) else row
