@@ -28,8 +28,8 @@ class SharedReads(Generic[Key, Row]):
         offline: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Row | Exception | None]]],
     ) -> None:
         self._database = database
-        self._online = online
-        self._offline = offline
+        self._online: Callable[[Connection, Sequence[Key]], Awaitable[Mapping[Key, Row]]] = online
+        self._offline: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Row | Exception | None]]] = offline
         self._batches: Batcher[Key, Row | None] = Batcher(self._read, batch_size=READS_AT_ONCE, queue_size=QUEUE_SIZE)
 
     async def get(self, key: Key) -> Row | None:
