@@ -50,9 +50,17 @@ def growth(samples: Sequence[float]) -> float:
 def results(idle_empty: float, idle_full: float, samples: Sequence[float]) -> list[Result]:
     """The rows of the table."""
     return [
-        Result("memory", "memory of the service: idle, MB", idle_empty, 80, at_least=False),
-        Result("memory", "memory: with every account remembered for stand-in, MB", idle_full, 160, at_least=False),
-        Result("memory", "memory: growth under load, last third : first third", growth(samples), 1.05, at_least=False),
+        Result("memory-idle", "memory of the service: idle, MB", idle_empty, 80, at_least=False),
+        Result(
+            "memory-filled", "memory: with every account remembered for stand-in, MB", idle_full, 160, at_least=False
+        ),
+        Result(
+            "memory-growth",
+            "memory: growth under load, last third : first third",
+            growth(samples),
+            1.05,
+            at_least=False,
+        ),
     ]
 
 

@@ -155,5 +155,5 @@ def free_port() -> int:
 
 
 def _last_words(log_file: Path) -> str:
-    lines = log_file.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-    return f"The end of its log: {' / '.join(lines)}"
+    lines = [line for line in log_file.read_text(errors="replace").splitlines() if not line.startswith(" ")]
+    return f"The end of its log: {' / '.join(lines[-LOG_LINES_SHOWN:])}"

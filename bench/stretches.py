@@ -16,7 +16,7 @@ BULK_CONNECTIONS = 4
 SETTLING_SECONDS = 300
 WARM_UP_SECONDS = 2
 # What a stretch left under way when it ended is over by then.
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
 
 
 class Figures(msgspec.Struct, frozen=True):
