@@ -15,8 +15,10 @@ from aiopypay.store.accounts import AccountState
 SELECT_SETTING = "SELECT name, value, checksum FROM settings WHERE name = ?"
 WRITE_SETTING = "INSERT OR REPLACE INTO settings (name, value, checksum) VALUES (?, ?, ?)"
 
+# One row: for each row that is fetched the event loop's thread may take its turn, and a batch needs many accounts.
 SELECT_ACCOUNTS = """
-SELECT id, user_id, content, checksum FROM accounts WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+SELECT json_group_array(json_array(id, user_id, hex(content), hex(checksum))) FROM accounts
+WHERE id IN (SELECT value FROM json_each(?))
 """
 SELECT_ACCOUNTS_OF_USER = """
 SELECT id, user_id, content, checksum FROM accounts WHERE user_id = ? AND id > 0 ORDER BY id
@@ -163,8 +165,8 @@ class Known(Rows):
         return [_decode_currency(row[2]) for row in self._rows("currencies", SELECT_CURRENCIES)]
 
     def _account_rows(self, account_ids: Iterable[int]) -> dict[int, Row]:
-        rows = self._rows("accounts", SELECT_ACCOUNTS, (json.dumps(list(account_ids)),))
-        return {row[0]: row for row in rows}
+        found = self._packed_rows("accounts", SELECT_ACCOUNTS, (json.dumps(list(account_ids)),))
+        return {row[0]: row for row in found}
 
     def _replace_accounts(self, rows: Mapping[int, Row], accounts: Sequence[AccountState | KnownAccount]) -> None:
         self._remove("accounts", [rows[account.id] for account in accounts if account.id in rows])
