@@ -143,7 +143,7 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
         raise _too_large(bytes_max) from None
     except TimeoutError:
         raise RequestTimeout(f"The body did not arrive within {BODY_SECONDS} s") from None
-    except web.RequestPayloadError:
+    except (web.RequestPayloadError, ConnectionError):
         raise InvalidRequest("The body is not what its headers announce") from None
     if len(body) > bytes_max:
         raise _too_large(bytes_max)

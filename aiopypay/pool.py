@@ -7,6 +7,7 @@ waiting.
 
 import asyncio
 import select
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,8 @@ from aiopypay.errors import Overloaded
 
 # Short, so that waiting, and then meeting a database that hangs, together stay below 2 s.
 QUEUE_SECONDS = 0.45
+# What was in use a moment ago is alive, as far as can be told; asking gives the interpreter away.
+FRESH_SECONDS = 0.02
 
 
 class Pool:
@@ -27,7 +30,7 @@ class Pool:
         self.maxsize = maxsize
         self.minsize = 0
         self._slots = asyncio.Semaphore(maxsize)
-        self._idle: list[aiopg.Connection] = []
+        self._idle: list[tuple[aiopg.Connection, float]] = []
         self._used: set[aiopg.Connection] = set()
         self.closed = False
 
@@ -66,7 +69,7 @@ class Pool:
         if connection in self._used:
             self._used.remove(connection)
             if not self.closed and _is_at_rest(connection):
-                self._idle.append(connection)
+                self._idle.append((connection, time.monotonic()))
             else:
                 connection.close()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,7 +80,7 @@ class Pool:
         """Closes what is idle now and what is in use when it comes back."""
         self.closed = True
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
 
     def terminate(self) -> None:
         """Closes every connection at once."""
@@ -100,8 +103,9 @@ class Pool:
 
     def _take_idle(self) -> aiopg.Connection | None:
         while self._idle:
-            connection = self._idle.pop()
-            if _is_at_rest(connection) and not _has_news(connection):
+            connection, since = self._idle.pop()
+            is_fresh = time.monotonic() - since < FRESH_SECONDS
+            if _is_at_rest(connection) and (is_fresh or not _has_news(connection)):
                 return connection
             connection.close()
         return None

@@ -1,6 +1,7 @@
 """Serves the application from its start, which waits for the database, to a stop that lets running batches finish."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ from aiopypay.stand_in.lifecycle import has_met_database
 from aiopypay.store.accounts import currencies
 
 START_PATIENCE_SECONDS = 30
+# Objects made and not freed again; some megabytes.
+COLLECTED_AFTER = 20_000
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +60,19 @@ async def _start(settings: Settings) -> web.AppRunner:
             f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}): "
             "set APP_HOST and APP_PORT to a free address"
         ) from error
+    _spare_the_collector()
     logger.info("Serving on http://%s:%s", settings.host, settings.port)
     return runner
+
+
+def _spare_the_collector() -> None:
+    """What the start has made stays: the garbage collector need not look at it again, nor as often as by default.
+
+    A request makes few cycles and many objects; looking for them was a tenth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER)
 
 
 async def _prepare_database(settings: Settings) -> None:
