@@ -35,7 +35,8 @@ class Batcher(Generic[Item, Result]):
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._queue: deque[tuple[Item, asyncio.Future[Result], int]] = deque()
-        self._queued = 0
+        # The weight of all that wait.
+        self.queued = 0
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
@@ -45,11 +46,11 @@ class Batcher(Generic[Item, Result]):
         """
         weight = self._weigh(item)
         # What is heavier than the whole queue has its turn when nothing waits.
-        if self._queued and self._queued + weight > self._queue_size:
+        if self.queued and self.queued + weight > self._queue_size:
             raise Overloaded("Too many requests are waiting. Try again in a moment.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future, weight))
-        self._queued += weight
+        self.queued += weight
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await future
@@ -74,7 +75,7 @@ class Batcher(Generic[Item, Result]):
         room = self._batch_size
         while self._queue and (self._queue[0][2] <= room or room == self._batch_size):
             item, future, weight = self._queue.popleft()
-            self._queued -= weight
+            self.queued -= weight
             if not future.done():
                 batch.append((item, future))
                 room -= weight

@@ -175,7 +175,7 @@ class GroupCommit:
             async with self._database.transaction() as connection:
                 judgement = await judge_orders(connection, orders, minted=True)
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
-                plan_kept = asyncio.create_task(self._deputy.keep_plan(judgement.plans))
+                plan_kept = self._deputy.keep_plan(judgement.plans)
                 try:
                     records, accounts = await book_plans(connection, judgement.plans)
                 finally:
@@ -189,7 +189,7 @@ class GroupCommit:
                 await self._deputy.withdraw_plan()
             raise
         if records:
-            self._deputy.record(accounts, records.values())
+            self._deputy.record(accounts, records.values(), is_followed=self._batches.queued > 0)
         return _in_order(orders, {**judgement.replays(orders), **records})
 
 

@@ -1,7 +1,7 @@
 """The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
@@ -102,17 +102,27 @@ class Deputy:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
         return None
 
-    async def keep_plan(self, plans: Sequence[PlannedOrder]) -> None:
-        """Puts a batch's plan on disk. What fails fences the node, not the batch.
+    def keep_plan(self, plans: Sequence[PlannedOrder]) -> Coroutine[None, None, None]:
+        """Begins at once to put a batch's plan on disk; what it returns is to be awaited before COMMIT.
 
-        Raises StandInFenced, or CommitInDoubt, where the batch must not be booked without it.
+        What fails fences the node, not the batch. Raises StandInFenced, or CommitInDoubt, where the batch must not be
+        booked without it.
         """
+        writing = None
         if plans and not self._node.fenced:
             now = datetime.now(UTC)
-            await self._unless_fenced(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+            writing = self._node.start(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+        return self._plan_kept(writing, is_needed=bool(plans))
+
+    async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
+        if writing is not None:
+            try:
+                await writing
+            except StandInFenced:
+                logger.exception("The batch goes on without its plan on disk")
             # It may be on disk all the same, and is then found at the next start.
             self._plan_left = self._node.fenced is not None
-        if plans:
+        if is_needed:
             try:
                 self._node.check_may_book()
             except StandInFenced as fenced:
@@ -149,10 +159,16 @@ class Deputy:
         logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
         return answers | {entry.order.id: entry for entry in entries}
 
-    def record(self, accounts: Sequence[AccountState], records: Iterable[OrderRecord]) -> None:
-        """Remembers what a batch has booked, behind the answer's back, and with it withdraws the plan."""
+    def record(
+        self, accounts: Sequence[AccountState], records: Iterable[OrderRecord], *, is_followed: bool = False
+    ) -> None:
+        """Remembers what a batch has booked, behind the answer's back, and with it withdraws the plan.
+
+        `is_followed`: another batch comes right behind; it is remembered together with that one's plan.
+        """
         if not self._node.fenced:
-            self._node.post(_record, accounts, list(records))
+            hand_over = self._node.defer if is_followed else self._node.post
+            hand_over(_record, accounts, list(records))
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
         """Returns the users with these names, in lower case, by name.
@@ -184,12 +200,6 @@ class Deputy:
             self.standing = standing
             self._node.post(_write_standing, standing)
             logger.info("Stand-in lease: %s.", "held" if standing.holds_lease else f"held by node {lease.node_id}")
-
-    async def _unless_fenced(self, work: Callable[..., None], *args: object) -> None:
-        try:
-            await self._node.run(work, *args)
-        except StandInFenced:
-            logger.exception("The batch goes on without its plan on disk")
 
 
 def _recall(store: Store) -> tuple[Standing, float, bool]:
@@ -231,9 +241,9 @@ def _write_standing(store: Store, standing: Standing) -> None:
 
 
 def _write_plan(store: Store, entries: list[Entry]) -> None:
-    if store.plan():
+    if store.has_plan():
         raise StoreFailed("what the last batch booked could not be written")
-    with store.transaction(durable=True):
+    with store.transaction(durable=True, acknowledged=False):
         store.write_plan(entries)
 
 

@@ -46,12 +46,18 @@ class Journal(Rows):
 
     def write_plan(self, entries: Sequence[Entry]) -> None:
         """Keeps the plan of the batch about to be committed. Raises RuntimeError when there is one already."""
-        if self._rows("plan", SELECT_PLAN):
+        if self.has_plan():
             raise RuntimeError("a process has one batch, and one plan, at a time")
         self._add("plan", INSERT_PLAN, [(1, _encode(entries))])
 
+    def has_plan(self) -> bool:
+        """Tells whether there is a plan, without looking at it."""
+        return bool(self._seal.counts.get("plan"))
+
     def withdraw_plan(self) -> None:
         """Drops the plan, where there is one."""
+        if not self.has_plan():
+            return
         rows = self._rows("plan", SELECT_PLAN)
         self._write(DELETE_PLAN, [(row[0],) for row in rows])
         self._remove("plan", rows)

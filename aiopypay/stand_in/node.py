@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 MARK = "balances-are-kept"
+DEFERRED_SECONDS = 0.02
 
 
 class Node:
@@ -42,6 +44,7 @@ class Node:
         self.keeps_balances = self._mark.exists()
         self._is_marked = self.keeps_balances
         self._fencing = threading.Lock()
+        self._deferred: list[Callable[[], object]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
@@ -78,16 +81,36 @@ class Node:
 
         Work that has begun is finished even if the caller is cancelled.
         """
-        future = self._thread.submit(work, self._store, *args, **kwargs)
+        return await self.start(work, *args, **kwargs)
+
+    def start(
+        self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[None, None, Result]:
+        """Hands work over at once; what it returns is to be awaited for what `run` returns or raises."""
+        self._hand_over()
+        return self._outcome(asyncio.wrap_future(self._thread.submit(work, self._store, *args, **kwargs)))
+
+    async def _outcome(self, future: "asyncio.Future[Result]") -> Result:
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(future)
         except (StoreFailed, StoreDamaged, DuplicateEntry) as error:
             self.fence(str(error))
             raise StandInFenced(f"This node cannot stand in: {error}") from error
 
     def post(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
         """Hands work over without waiting for it. What fails fences the node."""
-        self._thread.submit(work, self._store, *args, **kwargs).add_done_callback(self._look_at)
+        self._hand_over()
+        self._submit(partial(work, self._store, *args, **kwargs))
+
+    def defer(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Hands work over as `post` does, but only together with what comes next, or after DEFERRED_SECONDS.
+
+        For work of which more is about to follow: its thread and the event loop's have one interpreter, which the
+        event loop needs now, to answer, and not while it waits for the database.
+        """
+        self._deferred.append(partial(work, self._store, *args, **kwargs))
+        if len(self._deferred) == 1:
+            asyncio.get_running_loop().call_later(DEFERRED_SECONDS, self._hand_over)
 
     def fence(self, reason: str) -> None:
         """From now on this node does not stand in. Called from either thread; done when it returns."""
@@ -103,10 +126,19 @@ class Node:
 
     async def close(self) -> None:
         """Finishes what was handed over and closes the store."""
+        self._hand_over()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
 
-    def _look_at(self, future: "Future[Result]") -> None:
+    def _hand_over(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for work in deferred:
+            self._submit(work)
+
+    def _submit(self, work: Callable[[], object]) -> None:
+        self._thread.submit(work).add_done_callback(self._look_at)
+
+    def _look_at(self, future: "Future[object]") -> None:
         error = future.exception()
         if error is not None:
             self.fence(str(error) or type(error).__name__)

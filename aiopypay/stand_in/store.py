@@ -22,6 +22,7 @@ tail, which is harmless: what was not acknowledged may be kept. The other way ro
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreInUse
 
 # Rows written, about as many pages of the log. Four times as many where somebody waits for the transaction.
 FOLDED_AFTER = 4000
+MARKED_SECONDS = 0.05
 
 
 class Store(KnownOrders, Journal):
@@ -51,6 +53,7 @@ class Store(KnownOrders, Journal):
         self._lock = lock
         self._boot = boot_id()
         self._changes_folded = 0
+        self._marked_at = -MARKED_SECONDS
         self.orders_max = orders_max
         self.damage = opened.findings.told()
         self.dropped = opened.findings.lost
@@ -92,8 +95,12 @@ class Store(KnownOrders, Journal):
         os.close(self._lock)
 
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[None]:
+    def transaction(self, *, durable: bool, acknowledged: bool = True) -> Iterator[None]:
         """One transaction. A durable one is on disk at the end, with all before it; another survives a kill only.
+
+        One that is durable and not `acknowledged` is on disk in the log, while the tail file may know it as one that is
+        not: a loss of power that damages the log, too, may then take it without a word, with what was written in the
+        MARKED_SECONDS before. For the plan of a batch, which nobody was told of and which the batch waits for.
 
         Raises StoreFailed when it could not be written: then it is not acknowledged, though it may turn up after
         the store is opened again. Raises StoreDamaged. An exception in the body undoes it.
@@ -112,7 +119,8 @@ class Store(KnownOrders, Journal):
         self._in_transaction = False
         self._effects.keep()
         if changed:
-            self._acknowledge(durable)
+            is_due = acknowledged or time.monotonic() - self._marked_at > MARKED_SECONDS
+            self._acknowledge(durable and is_due)
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
 
@@ -167,6 +175,8 @@ class Store(KnownOrders, Journal):
         mark = Mark(seal.commit, seal.last, seal.last_link, seal.commit, self._seal_checksum, self._boot)
         try:
             self._tail.write(mark, durable=durable)
+            if durable:
+                self._marked_at = time.monotonic()
         except OSError as error:
             self._failure = f"the store's tail file could not be written ({error.strerror})"
             raise StoreFailed(self._failure) from error
