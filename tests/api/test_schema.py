@@ -55,6 +55,8 @@ def paid(shared_base_url: str, shared_database_url: str) -> None:
         "DELETE FROM currencies",
         "TRUNCATE currencies CASCADE",
         "INSERT INTO orders SELECT * FROM orders ON CONFLICT (id) DO UPDATE SET status = 'refused'",
+        "UPDATE users SET id = id + 1000000",
+        "UPDATE accounts SET id = id + 1000000 WHERE id > 0",
         "MERGE INTO transfers USING orders ON order_id = orders.id WHEN MATCHED THEN DELETE",
     ],
 )
@@ -87,6 +89,13 @@ INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_
 SELECT gen_random_uuid(), user_id, idempotency_key, '', 'posted', now(), now()
 FROM orders WHERE idempotency_key IS NOT NULL
 """
+# A right one beside it does not help.
+INSERT_TRANSFER_OF_NO_ORDER = """
+INSERT INTO transfers (order_id, kind, from_account_id, to_account_id, amount, comment)
+SELECT order_id, 'payment', 1, 2, 1, ''
+FROM (SELECT id FROM orders LIMIT 1) AS known
+CROSS JOIN LATERAL (VALUES (known.id), (gen_random_uuid())) AS two (order_id)
+"""
 INSERT_USER = "INSERT INTO users (username, full_name, password_hash) VALUES "
 INSERT_ORDER = "INSERT INTO orders (id, user_id, fingerprint, status, accepted_at, posted_at, reason) VALUES "
 
@@ -107,6 +116,12 @@ INSERT_ORDER = "INSERT INTO orders (id, user_id, fingerprint, status, accepted_a
         (insert_transfer(kind="'gift'"), psycopg2.errors.CheckViolation),
         (insert_transfer(comment="repeat('x', 256)"), psycopg2.errors.CheckViolation),
         (insert_transfer(source="999999"), psycopg2.errors.ForeignKeyViolation),
+        (insert_transfer(target="999999"), psycopg2.errors.ForeignKeyViolation),
+        (INSERT_TRANSFER_OF_NO_ORDER, psycopg2.errors.ForeignKeyViolation),
+        (
+            f"{INSERT_ORDER} (gen_random_uuid(), 999999, '', 'posted', now(), now(), NULL)",
+            psycopg2.errors.ForeignKeyViolation,
+        ),
         (INSERT_ORDER_OF_THE_SAME_KEY, psycopg2.errors.UniqueViolation),
         (f"{INSERT_ORDER} (gen_random_uuid(), 1, '', 'lost', now(), now(), NULL)", psycopg2.errors.CheckViolation),
         (f"{INSERT_ORDER} (gen_random_uuid(), 1, '', 'posted', now(), NULL, NULL)", psycopg2.errors.CheckViolation),
