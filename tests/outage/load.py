@@ -100,6 +100,11 @@ class Payment:
     outcome: dict[str, Any] | None = None
 
     @property
+    def sent_with(self) -> "list[Payment]":
+        """All that are sent in one request with it, itself among them."""
+        return [self] if self.bulk is None else self.bulk.payments
+
+    @property
     def is_foreign(self) -> bool:
         """Whether the money is not the payer's: nobody may accept it, in any mode."""
         return self.from_account_id not in self.payer.accounts
@@ -196,10 +201,12 @@ class Load:
         known = [payment for payment in self.payments if payment.key and payment.acknowledgement]
         again = generator.sample(known, min(20, len(known)))
         self.retried += len(unknown)
+        # Once for each request: retries that overlap tell nobody that a refusal is final.
+        requests = list({id(payment.sent_with[0]): payment for payment in unknown}.values())
         try:
             async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
-                    clients.create_task(self._retry(session, unknown[number :: self._clients]))
+                    clients.create_task(self._retry(session, requests[number :: self._clients]))
                 for payment in again:
                     clients.create_task(self.attempt(session, payment))
         except TimeoutError:
@@ -283,9 +290,8 @@ class Load:
         except (aiohttp.ClientError, OSError):
             lost = "lost"
         ended, ended_at = next(_events), time.monotonic()
-        payments = [payment] if bulk is None else bulk.payments
         told = bulk.told(status, body) if bulk and status else repeat((status, body))
-        for one, (its_status, its_body) in zip(payments, told, strict=False):
+        for one, (its_status, its_body) in zip(payment.sent_with, told, strict=False):
             one.answers.append(Answer(started, ended, its_status, its_body, lost, watch.seconds, ended_at))
         return payment.answers[-1]
 
@@ -377,7 +383,7 @@ class Load:
 
     async def _retry(self, session: aiohttp.ClientSession, payments: Sequence[Payment]) -> None:
         for payment in payments:
-            while not payment.is_known:
+            while not all(one.is_known for one in payment.sent_with):
                 answer = await self.attempt(session, payment)
                 if not answer.is_known:
                     await asyncio.sleep(BACKOFF_SECONDS)
