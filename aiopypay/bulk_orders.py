@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from aiopypay.bulk_bodies import Bulk
 from aiopypay.errors import GroupRefused, IdempotencyKeyReused, InvalidRequest, Problem, RequestKeyReused
-from aiopypay.idempotency import digest, order_id, plain
+from aiopypay.idempotency import digest, new_ids, order_id, plain
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.transfer_orders import BulkTransferForm, content_of, order_of
@@ -77,6 +77,7 @@ class _Placing:
         self._user_id = user_id
         self._key = key
         self._group = uuid4() if bulk.mode == "all" else None
+        self._new_ids = iter(new_ids(len(bulk.transfers) if key is None else 0))
         self.request_key = None if key is None else _request_key(bulk, user_id, key)
 
     def order(self, form: BulkTransferForm, place: int) -> TransferOrder:
@@ -88,7 +89,7 @@ class _Placing:
             key, content = _derived(str(self._key), place), self.request_key.fingerprint
             identity = self.request_key.order_ids[place]
         else:
-            identity = uuid4()
+            identity = next(self._new_ids)
         return order_of(form, user_id, order_id=identity, content=content, key=key, group=self._group)
 
 
@@ -120,9 +121,9 @@ def _raise_culprits(bulk: Bulk, answers: Sequence[Answer]) -> None:
 
 
 def _raise_common(answers: Sequence[Answer]) -> None:
-    kinds = {type(answer) if isinstance(answer, Problem) and answer.status >= 500 else None for answer in answers}
-    if len(kinds) == 1 and isinstance(answers[0], Problem) and None not in kinds:
-        raise answers[0]
+    first = answers[0] if answers else None
+    if isinstance(first, Problem) and first.status == 503 and {type(answer) for answer in answers} == {type(first)}:
+        raise first
 
 
 def _told(bulk: Bulk, place: int, answer: Answer) -> Answer:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
+import time
 from decimal import Decimal
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 from aiohttp import web
 
@@ -40,7 +42,20 @@ def idempotency_key(request: web.Request) -> str | None:
 
 def order_id(user_id: int, key: str | None) -> UUID:
     """Returns the id of the order: derived from user and key, or minted where there is no key."""
-    return uuid4() if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
+    return new_ids(1)[0] if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
+
+
+def new_ids(count: int) -> list[UUID]:
+    """Returns ids that nobody else mints: UUIDs of version 7 (RFC 9562), the time in milliseconds, then 74 random bits.
+
+    What was minted at one time stands together in the indexes: random ids would touch a page of them each.
+    """
+    drawn = os.urandom(10 * count)
+    prefix = time.time_ns() // 1_000_000 << 80 | 7 << 76
+    return [
+        UUID(int=prefix | number >> 4 & 0xFFF << 64 | 2 << 62 | number & 0x3FFF_FFFF_FFFF_FFFF)
+        for number in (int.from_bytes(drawn[start : start + 10], "big") for start in range(0, 10 * count, 10))
+    ]
 
 
 def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:

@@ -1,10 +1,15 @@
-"""The ledger rule: pure, without I/O, clock or ids. Online, stand-in and settling call the same function."""
+"""The ledger rule: pure, without I/O, clock or ids. Online, stand-in and settling call the same function.
 
-from dataclasses import dataclass
+Its records are structs: a batch makes thousands of them, and a frozen dataclass takes eight times as long. They hold
+nothing that could lead back to them, so the garbage collector need not look (gc=False).
+"""
+
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
+
+import msgspec
 
 from aiopypay import errors, money
 
@@ -21,8 +26,7 @@ COMMENTS: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Currency:
+class Currency(msgspec.Struct, frozen=True, gc=False):
     """`commission` is a rate (0.01 is one per cent); `decimals` of the major unit.
 
     `commission_account_id` is the superuser's account in this currency; `external_account_id` stands
@@ -37,8 +41,7 @@ class Currency:
     external_account_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, gc=False):
     """An account with an owner, as it is in this moment."""
 
     id: int
@@ -47,8 +50,7 @@ class Account:
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class TransferOrder:
+class TransferOrder(msgspec.Struct, frozen=True, gc=False):
     """What a user asked for. Its id exists before the database is first touched.
 
     A deposit comes from the currency's external account, a withdrawal goes to it; external accounts have negative
@@ -100,8 +102,7 @@ class TransferOrder:
         return self.to_account_id if self.is_deposit else self.from_account_id
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """Money that moves from one account to another, not yet booked."""
 
     kind: Kind

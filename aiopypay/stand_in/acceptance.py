@@ -1,10 +1,11 @@
 """Accepting orders without the database: the same rule, on the balances last known and what was accepted since."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from aiopypay import errors, money
 from aiopypay.ledger import Account, Transfer, TransferOrder

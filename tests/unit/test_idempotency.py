@@ -1,7 +1,10 @@
 """Order ids and contents: what makes two requests one order."""
 
+import time
 from decimal import Decimal
-from uuid import UUID
+from functools import reduce
+from operator import and_, or_
+from uuid import RFC_4122, UUID
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiopypay.errors import InvalidRequest
-from aiopypay.idempotency import HEADER, fingerprint, idempotency_key, order_id
+from aiopypay.idempotency import HEADER, fingerprint, idempotency_key, new_ids, order_id
 
 
 def key_of(*values: str) -> str | None:
@@ -82,3 +85,15 @@ def test_everything_else_is_another_content(other: bytes) -> None:
 
 def test_the_order_of_fields_does_not_matter() -> None:
     assert fingerprint("route", a=1, b="x") == fingerprint("route", b="x", a=1)
+
+
+def test_new_ids_differ_and_stand_in_the_order_of_their_time() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = new_ids(2000)
+    after = time.time_ns() // 1_000_000
+    assert len(set(ids)) == 2000
+    assert {(one.version, one.variant) for one in ids} == {(7, RFC_4122)}
+    assert {one.int >> 80 for one in ids} <= set(range(before, after + 1))
+    # All 74 bits are drawn.
+    assert reduce(or_, (one.int for one in ids)) & (1 << 80) - 1 == 0x7FFF_BFFF_FFFF_FFFF_FFFF
+    assert reduce(and_, (one.int for one in ids)) & (1 << 80) - 1 == 0x7000_8000_0000_0000_0000

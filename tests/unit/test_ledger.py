@@ -1,13 +1,13 @@
 """The ledger rule: every guard, the order of the guards, the commission."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aiopypay import errors
 from aiopypay.ledger import SUPERUSER_ID, Account, Currency, Transfer, TransferOrder, plan_transfers

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from itertools import count
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aiopypay import errors
 from aiopypay.ledger import SUPERUSER_ID, Account, Currency, Transfer, TransferOrder

@@ -385,5 +385,5 @@ def test_an_entry_that_was_written_before_there_were_groups_is_read() -> None:
     content = msgspec.msgpack.decode(msgspec.msgpack.encode(written))
     del content["order"]["group"]
     assert decode_entry(msgspec.msgpack.encode(content)) == written
-    grouped = replace(written, order=replace(written.order, group=order_id(9)))
+    grouped = replace(written, order=msgspec.structs.replace(written.order, group=order_id(9)))
     assert decode_entry(msgspec.msgpack.encode(grouped)) == grouped
