@@ -117,9 +117,9 @@ def _raise_culprits(bulk: Bulk, answers: Sequence[Answer]) -> None:
 
 
 def _raise_common(answers: Sequence[Answer]) -> None:
-    kinds = {type(answer) if isinstance(answer, Problem) and answer.status >= 500 else None for answer in answers}
-    if len(kinds) == 1 and isinstance(answers[0], Problem) and None not in kinds:
-        raise answers[0]
+    first = answers[0] if answers else None
+    if isinstance(first, Problem) and first.status == 503 and {type(answer) for answer in answers} == {type(first)}:
+        raise first
 
 
 def _told(bulk: Bulk, place: int, answer: Answer) -> Answer:

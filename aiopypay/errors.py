@@ -174,7 +174,7 @@ class PayloadTooLarge(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The body is neither a form nor JSON in UTF-8."""
+    """The body is of a type that the route does not take, or not in UTF-8."""
 
     status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 

@@ -34,7 +34,8 @@ from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orde
 from aiopypay.units import RequestKey, Round, Unit, halves, unlocked
 
 BATCH_SIZE = 200
-QUEUE_SIZE = 5_000
+# Orders, of which a bulk may have a thousand.
+QUEUE_SIZE = 20_000
 ATTEMPTS = 3
 # How long a batch may keep trying a database that is there but busy.
 BUSY_SECONDS = 1.0
@@ -84,18 +85,16 @@ class GroupCommit:
             return await self._judge(units)
 
     async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
+        """What cannot be judged side by side is judged in another round, which finds what this one has booked."""
         refusals = await self._misused_keys(units)
-        if refusals:
-            left = [unit for place, unit in enumerate(units) if place not in refusals]
-            others = iter(await self._judge(left) if left else [])
-            return [
-                [copy.copy(refusals[place]) for _ in unit.orders] if place in refusals else next(others)
-                for place, unit in enumerate(units)
-            ]
-        this = Round(units)
+        this = Round([unit for place, unit in enumerate(units) if place not in refusals])
         answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
         later = await self._judge(this.later) if this.later else []
-        return this.answers(answers, later)
+        judged = iter(this.answers(answers, later))
+        return [
+            [copy.copy(refusals[place]) for _ in unit.orders] if place in refusals else next(judged)
+            for place, unit in enumerate(units)
+        ]
 
     async def _post(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.

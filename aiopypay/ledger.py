@@ -1,4 +1,8 @@
-"""The ledger rule: pure, without I/O, clock or ids. Online, stand-in and settling call the same function."""
+"""The ledger rule: pure, without I/O, clock or ids. Online, stand-in and settling call the same function.
+
+Its records are structs: a batch makes thousands of them, and a frozen dataclass takes eight times as long. They hold
+nothing that could lead back to them, so the garbage collector need not look (gc=False).
+"""
 
 from datetime import datetime
 from decimal import Decimal
@@ -22,7 +26,7 @@ COMMENTS: dict[Kind, str] = {
 }
 
 
-class Currency(msgspec.Struct, frozen=True):
+class Currency(msgspec.Struct, frozen=True, gc=False):
     """`commission` is a rate (0.01 is one per cent); `decimals` of the major unit.
 
     `commission_account_id` is the superuser's account in this currency; `external_account_id` stands
@@ -37,7 +41,7 @@ class Currency(msgspec.Struct, frozen=True):
     external_account_id: int
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """An account with an owner, as it is in this moment."""
 
     id: int
@@ -46,7 +50,7 @@ class Account(msgspec.Struct, frozen=True):
     amount: Decimal
 
 
-class TransferOrder(msgspec.Struct, frozen=True):
+class TransferOrder(msgspec.Struct, frozen=True, gc=False):
     """What a user asked for. Its id exists before the database is first touched.
 
     A deposit comes from the currency's external account, a withdrawal goes to it; external accounts have negative
@@ -98,7 +102,7 @@ class TransferOrder(msgspec.Struct, frozen=True):
         return self.to_account_id if self.is_deposit else self.from_account_id
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """Money that moves from one account to another, not yet booked."""
 
     kind: Kind

@@ -6,6 +6,7 @@ An amount is in the currency's major unit (10.50 is ten dollars and fifty cents)
 import re
 from contextlib import AbstractContextManager
 from decimal import ROUND_CEILING, Context, Decimal, Inexact, InvalidOperation, localcontext
+from functools import cache
 
 MAX_AMOUNT = Decimal(1_000_000_000_000)
 MAX_AMOUNT_CHARACTERS = 64
@@ -45,12 +46,18 @@ def decimals_of(amount: Decimal) -> int:
 
 def in_decimals(amount: Decimal, decimals: int) -> Decimal:
     """Returns the same amount written with `decimals` decimals. Raises Inexact where that would change it."""
-    return amount.quantize(Decimal(1).scaleb(-decimals), context=_EXACT)
+    return amount.quantize(_unit(decimals), context=_EXACT)
 
 
 def round_up(amount: Decimal, decimals: int) -> Decimal:
     """Returns the smallest amount with `decimals` decimals that is not below `amount`."""
-    return amount.quantize(Decimal(1).scaleb(-decimals), context=_ROUND_UP)
+    return amount.quantize(_unit(decimals), context=_ROUND_UP)
+
+
+@cache
+def _unit(decimals: int) -> Decimal:
+    """The smallest amount with so many decimals."""
+    return Decimal(1).scaleb(-decimals)
 
 
 def exact() -> AbstractContextManager[Context]:

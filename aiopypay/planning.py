@@ -9,13 +9,14 @@ from typing import Protocol
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from aiopypay import money
 from aiopypay.errors import GroupRefused, Problem
 from aiopypay.ledger import Account, Currency, Transfer, TransferOrder, plan_transfers
 
 
-class PlannedOrder(msgspec.Struct, frozen=True):
+class PlannedOrder(msgspec.Struct, frozen=True, gc=False):
     """An order that the rule lets through.
 
     `balance` is the one afterwards of the account that the receipt is about; `decimals` its currency's;
@@ -158,9 +159,7 @@ class _Batch:
     def _change(self, account_id: int, change: Decimal) -> None:
         account = self._current.get(account_id)
         if account is not None:
-            # Not by `replace`, which takes four times as long.
-            amount = account.amount + change
-            self._current[account_id] = Account(account.id, account.user_id, account.currency_id, amount)
+            self._current[account_id] = replace(account, amount=account.amount + change)
 
 
 def _with(order: TransferOrder, refusal: Problem) -> GroupRefused:

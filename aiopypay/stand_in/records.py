@@ -11,7 +11,7 @@ from aiopypay.ledger import Transfer, TransferOrder
 State = Literal["pending", "posted", "refused"]
 
 
-class KnownAccount(msgspec.Struct, frozen=True):
+class KnownAccount(msgspec.Struct, frozen=True, gc=False):
     """An account as PostgreSQL last told it, and what the journal has accepted on top.
 
     `amount` and `version` are the row's; `pending` is the sum of all changes by journal entries not yet settled,
@@ -29,7 +29,7 @@ class KnownAccount(msgspec.Struct, frozen=True):
     debit: Decimal = Decimal(0)
 
 
-class KnownUser(msgspec.Struct, frozen=True):
+class KnownUser(msgspec.Struct, frozen=True, gc=False):
     """A user as PostgreSQL last told them; `version` is raised by every change there."""
 
     id: int
@@ -41,7 +41,7 @@ class KnownUser(msgspec.Struct, frozen=True):
     version: int
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An order accepted without the database, or one whose batch was in doubt.
 
     `balance` is the expected one afterwards of the account that the receipt is about; `decimals` its currency's.
@@ -57,7 +57,7 @@ class Entry(msgspec.Struct, frozen=True):
     held: bool = False
 
 
-class JournalEntry(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry with its place in the journal and its outcome, where it has one."""
 
     sequence: int

@@ -48,7 +48,7 @@ class CurrencyRow:
     decimals: int
 
 
-class AccountRow(msgspec.Struct, frozen=True):
+class AccountRow(msgspec.Struct, frozen=True, gc=False):
     """An account as its owner sees it; `decimals` are its currency's."""
 
     id: int
@@ -60,7 +60,7 @@ class AccountRow(msgspec.Struct, frozen=True):
     updated_at: datetime | None
 
 
-class AccountState(msgspec.Struct, frozen=True):
+class AccountState(msgspec.Struct, frozen=True, gc=False):
     """An account as a transaction saw or left it. `version` is raised by every change; an external one has no user."""
 
     id: int

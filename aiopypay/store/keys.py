@@ -12,5 +12,7 @@ SELECT TRUE FROM orders WHERE id = ANY(%(ids)s::uuid[]) AND fingerprint <> %(fin
 
 async def has_other_content(connection: Connection, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
     """Tells whether one of these orders was booked, or refused at settling, as part of another content."""
-    parameters = {"ids": list(order_ids), "fingerprint": fingerprint}
+    # One text for all: a thousand values are adapted one by one.
+    ids = ",".join([order_id.hex for order_id in order_ids])
+    parameters = {"ids": f"{{{ids}}}", "fingerprint": fingerprint}
     return bool(await fetch(connection, SELECT_OTHER_CONTENT, parameters))

@@ -25,7 +25,7 @@ from aiopypay.store.order_statements import (
 from aiopypay.store.transfers import TransferRow
 
 
-class OrderRecord(msgspec.Struct, frozen=True):
+class OrderRecord(msgspec.Struct, frozen=True, gc=False):
     """An order with a certain outcome. `balance` is the one right after it of the account that its receipt is about."""
 
     id: UUID

@@ -39,7 +39,7 @@ LIMIT %(limit)s
 LARGEST_ID = 2**63 - 1
 
 
-class TransferRow(msgspec.Struct, frozen=True):
+class TransferRow(msgspec.Struct, frozen=True, gc=False):
     """A transfer; `decimals` are its currency's. While its order is pending it has no id and no time."""
 
     id: int | None

@@ -163,6 +163,28 @@ async def test_what_a_transfer_takes_and_answers(openapi: Document) -> None:
     assert refusals["properties"]["type"]["enum"] == [f"/problems/{errors.InsufficientFunds.slug}"]
 
 
+async def test_what_a_bulk_takes_and_answers(openapi: Document) -> None:
+    operation = openapi["paths"]["/users/{user_id}/transfers/bulk"]["post"]
+    content = operation["requestBody"]["content"]
+    assert content.keys() == {"application/json", "text/csv"}
+    assert content["text/csv"]["example"].splitlines()[0] == "from,to,amount,comment,key"
+    bulk = openapi["components"]["schemas"]["BulkForm"]
+    assert bulk["required"] == ["mode", "transfers"]
+    transfers = bulk["properties"]["transfers"]
+    assert (transfers["minItems"], transfers["maxItems"]) == (1, 1000)
+    assert transfers["items"]["required"] == ["from", "to", "amount"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == [
+        "user_id",
+        "mode",
+        "Idempotency-Key",
+        "X-Request-ID",
+    ]
+    results = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert results["items"]["anyOf"] == [
+        {"$ref": f"#/components/schemas/{name}"} for name in ("ReceiptBody", "PendingBody", "Problem")
+    ]
+
+
 async def test_what_a_deposit_answers_with_and_without_the_database(openapi: Document) -> None:
     answers = openapi["paths"]["/api/balances"]["post"]["responses"]
     booked, accepted = answers["201"]["content"]["application/json"]["schema"]["anyOf"]

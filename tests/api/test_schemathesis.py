@@ -45,6 +45,12 @@ include-operation-id = ["post_transfer"]
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422]
 
+# Text that is no CSV, a mode in the query beside JSON, and in mode `all` what is said of a transfer.
+[[operations]]
+include-operation-id = ["post_transfers"]
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 402, 403, 404, 409, 422]
+
 # A currency that does not exist (400), a key used before (422).
 [[operations]]
 include-operation-id = ["post_account"]

@@ -1,7 +1,7 @@
 """One user who sends requests one by one, and reads their answers whole."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -32,7 +32,7 @@ async def call(
     method: str,
     path: str,
     headers: Mapping[str, str],
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, str] | bytes | None = None,
 ) -> Told:
     """Sends one request."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session:
@@ -52,6 +52,13 @@ async def pay(
         payer.headers | ({"Idempotency-Key": key} if key else {}),
         {"from": str(from_account_id), "to": str(to_account_id), "amount": amount},
     )
+
+
+async def send_bulk(base_url: str, payer: Person, mode: str, transfers: Sequence[Any], key: str | None = None) -> Told:
+    """Pays many times."""
+    headers = payer.headers | {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+    body = json.dumps({"mode": mode, "transfers": list(transfers)}).encode()
+    return await call(base_url, "POST", f"/users/{payer.id}/transfers/bulk", headers, body)
 
 
 async def order(base_url: str, person: Person, order_id: str) -> Told:

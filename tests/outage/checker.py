@@ -2,9 +2,10 @@
 
 The numbers are those of the invariants that it looks after:
 1 sums are zero and balances are the sums of their transfers · 2 no ordinary account is negative · 3 payment and
-commission together · 4 acknowledged means booked once (or, accepted offline, refused and visible), refused means not
-booked · 5 one order a key, and a retry gets the original receipt · 9 first accepted, first booked · 10 nobody spends
-what is not theirs · 11 with one node, what was accepted is never refused, and the balance told is the one booked.
+commission together, and all of a bulk that asks for it · 4 acknowledged means booked once (or, accepted offline,
+refused and visible), refused means not booked · 5 one order a key, and a retry gets the original receipt · 9 first
+accepted, first booked · 10 nobody spends what is not theirs · 11 with one node, what was accepted is never refused, and
+the balance told is the one booked.
 The others (6 doubt, 7 kills, 8 damage) are the faults themselves, under which all of these must hold.
 """
 
@@ -157,6 +158,7 @@ class _Clients:
 
     def violations(self) -> Iterator[str]:
         yield from self._strangers()
+        yield from self._parts()
         for payment in self._payments.values():
             yield from self._unexpected(payment)
             yield from self._booked(payment)
@@ -173,6 +175,15 @@ class _Clients:
             keys = (payment.payer.id == user_id and payment.key == key for payment in self._payments.values())
             if not self._by_order[order_id] and not any(keys):
                 yield f"invariant 4: order {order_id} (key {key!r}) was sent by nobody"
+
+    def _parts(self) -> Iterator[str]:
+        """Of what was sent to be booked together or not at all, all or nothing is."""
+        bulks = {id(payment.bulk): payment.bulk for payment in self._payments.values() if payment.bulk is not None}
+        for bulk in bulks.values():
+            booked = [payment.comment for payment in bulk.payments if self._by_comment[payment.comment]]
+            if bulk.mode == "all" and 0 < len(booked) < len(bulk.payments):
+                sent = [payment.comment for payment in bulk.payments]
+                yield f"invariant 3: of {sent}, sent together, {booked} are booked"
 
     def _unexpected(self, payment: Payment) -> Iterator[str]:
         for answer in payment.answers:

@@ -8,9 +8,10 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
 import aiohttp
@@ -23,7 +24,10 @@ BACKOFF_SECONDS = 0.05
 KEYED, DOUBLED, REPEATED, FOREIGN = 0.9, 0.05, 0.05, 0.02
 # Most payments are small; some are as large as a balance, so that who has been paid before decides; some are too large.
 CENTS, WEIGHTS = ((1, 1_000), (5_000, 40_000), (50_000, 500_000)), (82, 10, 8)
+BULK, BULK_SIZES = 0.15, (1, 12)
 FOLLOWED = 100
+# What a result of a bulk has in place of the status of an answer.
+STATUSES = {"posted": 200, "pending": 202}
 SUPERUSER_PASSWORD = "the superuser's password"
 
 # One for all clients of a test, so that what one was told can be put in order with what another sent.
@@ -90,8 +94,15 @@ class Payment:
     comment: str
     key: str | None
     answers: list[Answer] = field(default_factory=list)
+    # Sent with others in one request, always.
+    bulk: "Bulk | None" = None
     # What GET told of the order after the outage, where it had been accepted without the database.
     outcome: dict[str, Any] | None = None
+
+    @property
+    def sent_with(self) -> "list[Payment]":
+        """All that are sent in one request with it, itself among them."""
+        return [self] if self.bulk is None else self.bulk.payments
 
     @property
     def is_foreign(self) -> bool:
@@ -122,6 +133,34 @@ class Payment:
         others = [answer for answer in self.answers if answer is not last]
         final = last.is_known and all(other.ended < last.started for other in others)
         return last if final or (last.is_known and all(answer.is_known for answer in self.answers)) else None
+
+
+@dataclass
+class Bulk:
+    """Payments of one payer in one request. With a `key` it stands for all of them; otherwise each has its own."""
+
+    mode: str
+    payments: list[Payment]
+    key: str | None
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """What is sent of them."""
+        return [
+            {
+                "from": payment.from_account_id,
+                "to": payment.to_account_id,
+                "amount": str(payment.amount),
+                "comment": payment.comment,
+            }
+            | ({"key": payment.key} if payment.key and not self.key else {})
+            for payment in self.payments
+        ]
+
+    def told(self, status: int, body: Any) -> Iterator[tuple[int, Any]]:
+        """What is said of each payment: its result, or the answer to all."""
+        for place in range(len(self.payments)):
+            result = body[place] if status == 200 else body
+            yield STATUSES.get(result["status"], result["status"]), result
 
 
 def credentials(username: str, password: str) -> dict[str, str]:
@@ -162,10 +201,12 @@ class Load:
         known = [payment for payment in self.payments if payment.key and payment.acknowledgement]
         again = generator.sample(known, min(20, len(known)))
         self.retried += len(unknown)
+        # Once for each request: retries that overlap tell nobody that a refusal is final.
+        requests = list({id(payment.sent_with[0]): payment for payment in unknown}.values())
         try:
             async with asyncio.timeout(within_seconds), self._session() as session, asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
-                    clients.create_task(self._retry(session, unknown[number :: self._clients]))
+                    clients.create_task(self._retry(session, requests[number :: self._clients]))
                 for payment in again:
                     clients.create_task(self.attempt(session, payment))
         except TimeoutError:
@@ -235,29 +276,44 @@ class Load:
                 await asyncio.sleep(BACKOFF_SECONDS)
 
     async def attempt(self, session: aiohttp.ClientSession, payment: Payment) -> Answer:
-        """Sends the payment once more and notes the answer."""
+        """Sends the payment once more, with those that it was sent with, and notes the answer."""
+        bulk = payment.bulk
+        request = self._single_request(payment) if bulk is None else self._bulk_request(bulk)
         started, watch = next(_events), Stopwatch()
         status, body, lost = None, None, ""
         try:
-            async with session.post(
-                f"{self._base_url}/users/{payment.payer.id}/transfers",
-                headers=payment.payer.headers | ({"Idempotency-Key": payment.key} if payment.key else {}),
-                data={
-                    "from": payment.from_account_id,
-                    "to": payment.to_account_id,
-                    "amount": str(payment.amount),
-                    "comment": payment.comment,
-                },
-            ) as response:
+            async with session.post(**request) as response:
                 body = json.loads(await response.text(), parse_float=Decimal)
                 status = response.status
         except TimeoutError:
             lost = "timeout"
         except (aiohttp.ClientError, OSError):
             lost = "lost"
-        answer = Answer(started, next(_events), status, body, lost, watch.seconds, time.monotonic())
-        payment.answers.append(answer)
-        return answer
+        ended, ended_at = next(_events), time.monotonic()
+        told = bulk.told(status, body) if bulk and status else repeat((status, body))
+        for one, (its_status, its_body) in zip(payment.sent_with, told, strict=False):
+            one.answers.append(Answer(started, ended, its_status, its_body, lost, watch.seconds, ended_at))
+        return payment.answers[-1]
+
+    def _single_request(self, payment: Payment) -> dict[str, Any]:
+        return {
+            "url": f"{self._base_url}/users/{payment.payer.id}/transfers",
+            "headers": payment.payer.headers | ({"Idempotency-Key": payment.key} if payment.key else {}),
+            "data": {
+                "from": payment.from_account_id,
+                "to": payment.to_account_id,
+                "amount": str(payment.amount),
+                "comment": payment.comment,
+            },
+        }
+
+    def _bulk_request(self, bulk: Bulk) -> dict[str, Any]:
+        payer = bulk.payments[0].payer
+        return {
+            "url": f"{self._base_url}/users/{payer.id}/transfers/bulk",
+            "headers": payer.headers | ({"Idempotency-Key": bulk.key} if bulk.key else {}),
+            "json": {"mode": bulk.mode, "transfers": bulk.transfers()},
+        }
 
     async def send_one(self) -> Payment:
         """Sends one payment more, beside what runs, and returns it with its answer."""
@@ -266,14 +322,33 @@ class Load:
             await self.attempt(session, payment)
         return payment
 
-    def new_payment(self, generator: random.Random) -> Payment:
+    def new_bulk(self, generator: random.Random) -> Bulk:
+        """A bulk of payments drawn at random, already on record. Each has its key, or none has one."""
+        payer, mode = generator.choice(self._people), generator.choice(["each", "all"])
+        payments = [
+            # What is not the payer's is the problem of all that are to be booked together.
+            self.new_payment(generator, payer=payer, foreign=FOREIGN if mode == "each" else 0)
+            for _ in range(generator.randint(*BULK_SIZES))
+        ]
+        key = f"bulk-{payments[0].comment.replace('/', '-')}"
+        bulk = Bulk(mode, payments, generator.choice([key, None]))
+        keyed = generator.random() < KEYED or bulk.key is not None
+        for place, payment in enumerate(payments):
+            # The service makes a key for each of those that have one in common.
+            payment.key = f"{bulk.key} {place}" if bulk.key else f"{key}-{place}" if keyed else None
+            payment.bulk = bulk
+        return bulk
+
+    def new_payment(
+        self, generator: random.Random, *, payer: Person | None = None, foreign: float = FOREIGN
+    ) -> Payment:
         """A payment drawn at random, already on record."""
-        payer = generator.choice(self._people)
+        payer = payer or generator.choice(self._people)
         from_account_id = generator.choice(list(payer.accounts))
         currency = payer.accounts[from_account_id]
-        foreign = generator.random() < FOREIGN
-        spender = generator.choice([person for person in self._people if person is not payer]) if foreign else payer
-        if foreign:
+        is_foreign = generator.random() < foreign
+        spender = generator.choice([person for person in self._people if person is not payer]) if is_foreign else payer
+        if is_foreign:
             from_account_id = generator.choice(list(spender.accounts))
             currency = spender.accounts[from_account_id]
         payees = [
@@ -297,7 +372,8 @@ class Load:
 
     async def _pay_on(self, session: aiohttp.ClientSession, generator: random.Random) -> None:
         while not self._stopping:
-            payment = self.new_payment(generator)
+            is_bulk = generator.random() < BULK
+            payment = self.new_bulk(generator).payments[0] if is_bulk else self.new_payment(generator)
             attempts = 2 if payment.key and generator.random() < DOUBLED else 1
             answers = await asyncio.gather(*(self.attempt(session, payment) for _ in range(attempts)))
             if payment.key and generator.random() < REPEATED:
@@ -307,7 +383,7 @@ class Load:
 
     async def _retry(self, session: aiohttp.ClientSession, payments: Sequence[Payment]) -> None:
         for payment in payments:
-            while not payment.is_known:
+            while not all(one.is_known for one in payment.sent_with):
                 answer = await self.attempt(session, payment)
                 if not answer.is_known:
                     await asyncio.sleep(BACKOFF_SECONDS)

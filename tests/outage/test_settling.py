@@ -9,104 +9,15 @@ from typing import Any
 
 import pytest
 
-from .caller import Told, account_in, balance, call, order, pay
+from .caller import account_in, call, pay
 from .conftest import NewService
-from .load import Person, register_people
+from .load import Person
 from .postgres import PostgresServer
-from .proxy import Proxy
-from .service import ServiceProcess
+from .shop import REMOVE_TRAP, SET_TRAP, SETTLING_SECONDS, TRAP, Shop, open_shop
 from .site import make_site
 from .waiting import Stopwatch, eventually
 
-SETTLING_SECONDS = 15
-
-# A payment with this comment meets what the test has put in its way.
-TRAP = "the trap"
-SET_TRAP = """
-CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'a trap of this test' USING ERRCODE = '{sqlstate}';
-END
-$$;
-CREATE TRIGGER trap BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.comment = 'the trap') EXECUTE FUNCTION trap();
-"""
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
-REMOVE_TRAP = "DROP FUNCTION trap() CASCADE"
-
-
-class Shop:
-    """Two users, of whom the first pays the second; a node; and its database, which it loses and finds again.
-
-    What a test does to the database in between comes before any settling.
-    """
-
-    def __init__(self, postgres: PostgresServer, proxy: Proxy, service: ServiceProcess, people: list[Person]) -> None:
-        self.postgres = postgres
-        self.proxy = proxy
-        self.service = service
-        self.anna, self.bert = people
-
-    async def pay(self, amount: str, *, key: str | None = None, comment: str | None = None) -> Told:
-        """Anna pays Bert in dollars."""
-        data = {"from": str(self.from_id), "to": str(account_in(self.bert, "USD")), "amount": amount}
-        return await call(
-            self.service.base_url,
-            "POST",
-            f"/users/{self.anna.id}/transfers",
-            self.anna.headers | ({"Idempotency-Key": key} if key else {}),
-            data | ({"comment": comment} if comment else {}),
-        )
-
-    async def accepted(self, amount: str, *, key: str | None = None, comment: str | None = None) -> str:
-        """Anna's payment is accepted without the database; returns its order."""
-        told = await self.pay(amount, key=key, comment=comment)
-        assert told.status == 202, told
-        return str(told.body["order_id"])
-
-    @property
-    def from_id(self) -> int:
-        """The account that pays."""
-        return account_in(self.anna, "USD")
-
-    async def order(self, order_id: str) -> Any:
-        """What Anna is shown of an order."""
-        told = await order(self.service.base_url, self.anna, order_id)
-        assert told.status == 200, told
-        return told.body
-
-    async def balance(self) -> Decimal:
-        """What Anna's account is shown to hold."""
-        return await balance(self.service.base_url, self.anna, self.from_id)
-
-    async def take_database(self) -> None:
-        """The node loses its database; the operator does not."""
-        self.proxy.refuse()
-        self.proxy.reset()
-
-    async def bring_database(self) -> None:
-        """The node reaches it again."""
-        await self.proxy.accept()
-
-    async def restart(self) -> None:
-        """kill -9 of the node, and its next start."""
-        self.service.kill()
-        self.service.start()
-        await self.service.wait_ready()
-
-    async def waits_for(self, what: str) -> None:
-        """Waits until the operator is told that settling waits for this."""
-        await self.service.wait_health(
-            lambda health: health["status"] == "attention" and what in (health["settling_waits_for"] or ""),
-            f"settling waits for {what}",
-            SETTLING_SECONDS,
-        )
-        assert what in self.service.whole_log()
-
-    async def is_online(self) -> None:
-        """Waits until everything is settled."""
-        await self.service.wait_mode("online", SETTLING_SECONDS)
-        health = await self.service.health()
-        assert (health["journal"]["pending"], health["settling_waits_for"]) == (0, None)
 
 
 @pytest.fixture
@@ -120,13 +31,8 @@ async def shop(
     empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
 ) -> AsyncIterator[Shop]:
     """The database is up."""
-    async with Proxy(empty_postgres.port) as proxy:
-        service = new_service(proxy.dsn(empty_postgres.dsn), settings)
-        service.start()
-        await service.wait_ready()
-        people = await register_people(service.base_url, ["anna", "bert"])
-        await service.wait_filled()
-        yield Shop(empty_postgres, proxy, service, people)
+    async with open_shop(empty_postgres, new_service, settings) as opened:
+        yield opened
 
 
 async def test_it_ends_under_constant_load_and_keeps_the_order(

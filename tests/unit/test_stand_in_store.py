@@ -378,3 +378,12 @@ def test_an_entry_of_an_older_journal_is_read() -> None:
     older = msgspec.msgpack.decode(msgspec.msgpack.encode(entry(1)))
     del older["order"]["account_user_id"]
     assert decode_entry(msgspec.msgpack.encode(older)) == entry(1)
+
+
+def test_an_entry_that_was_written_before_there_were_groups_is_read() -> None:
+    written = entry(1)
+    content = msgspec.msgpack.decode(msgspec.msgpack.encode(written))
+    del content["order"]["group"]
+    assert decode_entry(msgspec.msgpack.encode(content)) == written
+    grouped = replace(written, order=msgspec.structs.replace(written.order, group=order_id(9)))
+    assert decode_entry(msgspec.msgpack.encode(grouped)) == grouped

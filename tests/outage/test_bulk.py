@@ -1,0 +1,301 @@
+"""Bulks without the database, in doubt, and at settling: each transfer has one outcome, and what is one stays one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from .caller import Told, account_in
+from .conftest import NewService
+from .postgres import PostgresServer
+from .proxy import Cut
+from .shop import SET_TRAP, TRAP, Shop, open_shop
+
+# What is in the way of one payment, of which the database knows and the node does not.
+SPEND = """
+WITH spent AS (
+    INSERT INTO orders (id, user_id, fingerprint, status, accepted_at, posted_at)
+    SELECT gen_random_uuid(), user_id, '', 'posted', now(), now() FROM accounts WHERE id = %(account)s
+    RETURNING id
+), booked AS (
+    INSERT INTO transfers (order_id, kind, from_account_id, to_account_id, amount, comment)
+    SELECT id, 'withdrawal', %(account)s, -1, %(amount)s, 'Elsewhere' FROM spent
+)
+UPDATE accounts SET amount = amount + CASE WHEN id = -1 THEN %(amount)s ELSE -%(amount)s END
+WHERE id IN (-1, %(account)s)
+"""
+# Transfers that were booked in one transaction have one time.
+MOMENTS = "SELECT count(*), count(DISTINCT posted_at) FROM orders WHERE id = ANY(%s::uuid[]) AND status = 'posted'"
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Of the node; a class that needs others overrides this."""
+    return {}
+
+
+@pytest.fixture
+async def shop(
+    empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
+) -> AsyncIterator[Shop]:
+    """The database is up. Anna has 300.00."""
+    async with open_shop(empty_postgres, new_service, settings) as opened:
+        yield opened
+
+
+def statuses(told: Told) -> list[Any]:
+    """What became of each."""
+    assert told.status == 200, told
+    return [result["status"] for result in told.body]
+
+
+def orders(told: Told) -> list[str]:
+    """The orders of what was booked or accepted."""
+    return [result["order_id"] for result in told.body if "order_id" in result]
+
+
+def sums_to_zero(shop: Shop) -> bool:
+    """Whether nothing was made or lost."""
+    return shop.postgres.execute("SELECT DISTINCT sum(amount) FROM accounts GROUP BY currency_id") == [(Decimal(0),)]
+
+
+class TestEach:
+    async def test_each_is_accepted_or_refused_and_settled_once(self, shop: Shop) -> None:
+        await shop.take_database()
+        transfers = [
+            shop.transfer("100"),
+            shop.transfer("250"),
+            shop.transfer("x"),
+            shop.transfer("50", key="own"),
+            shop.transfer("0.50"),
+        ]
+        told = await shop.send("each", transfers, key="bulk")
+        assert statuses(told) == ["pending", 402, 400, "pending", "pending"]
+        assert [result["balance"] for result in told.body if "balance" in result] == [
+            Decimal("199.00"),
+            Decimal("148.50"),
+            Decimal("147.99"),
+        ]
+        assert (await shop.send("each", transfers, key="bulk")).body[0] == told.body[0]
+        await shop.restart()
+        again = await shop.send("each", transfers, key="bulk")
+        assert (statuses(again), orders(again)) == (statuses(told), orders(told))
+        assert (await shop.pay("50", key="own")).body["order_id"] == told.body[3]["order_id"]
+        await shop.bring_database()
+        await shop.is_online()
+
+        posted = await shop.send("each", transfers, key="bulk")
+        assert statuses(posted) == ["posted", 402, 400, "posted", "posted"]
+        assert orders(posted) == orders(told)
+        assert await shop.balance() == Decimal("147.99")
+        assert sums_to_zero(shop)
+
+    async def test_what_was_booked_before_the_outage_is_found(self, shop: Shop) -> None:
+        first = await shop.send("each", [shop.transfer("1"), shop.transfer("2", key="own")], key="bulk")
+        await shop.take_database()
+        again = await shop.send("each", [shop.transfer("1"), shop.transfer("2", key="own")], key="bulk")
+        assert again.body == first.body
+        await shop.bring_database()
+        await shop.is_online()
+
+    async def test_another_content_under_the_key_is_refused_whole(self, shop: Shop) -> None:
+        await shop.send("each", [shop.transfer("1")], key="online")
+        await shop.take_database()
+        await shop.send("each", [shop.transfer("1000"), shop.transfer("1")], key="offline")
+        before = await shop.balance()
+        for key in ("online", "offline"):
+            for mode in ("each", "all"):
+                told = await shop.send(mode, [shop.transfer("2"), shop.transfer("2"), shop.transfer("2")], key=key)
+                assert (told.status, told.problem) == (422, "idempotency-key-reused")
+            assert (await shop.send("each", [shop.transfer("1000")], key=key)).status == 422
+        assert await shop.balance() == before
+        await shop.bring_database()
+        await shop.is_online()
+        assert (await shop.send("each", [shop.transfer("2")], key="offline")).status == 422
+
+    async def test_an_order_that_postgresql_refuses_stands_alone(self, shop: Shop) -> None:
+        await shop.take_database()
+        transfers = [shop.transfer("1"), shop.transfer("10", comment=TRAP), shop.transfer("2")]
+        assert statuses(await shop.send("each", transfers, key="bulk")) == ["pending"] * 3
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
+        await shop.bring_database()
+        await shop.is_online()
+
+        told = await shop.send("each", transfers, key="bulk")
+        assert statuses(told) == ["posted", 409, "posted"]
+        assert told.body[1]["type"] == "/problems/order-refused"
+        assert await shop.balance() == Decimal("296.97")
+
+    async def test_nobody_stands_in(self, shop: Shop) -> None:
+        """What is the same for each is said once."""
+        [(another,)] = shop.postgres.execute("INSERT INTO nodes (id) VALUES (gen_random_uuid()) RETURNING id::text")
+        await shop.service.operate("lease", "move", another)
+        await shop.service.wait_health(lambda health: not health["lease"], "the lease is gone")
+        await shop.take_database()
+        told = await shop.send("each", [shop.transfer("1")] * 2, key="bulk")
+        assert (told.status, told.problem) == (503, "stand-in-fenced")
+        assert "Retry-After" in told.headers
+
+
+class TestAll:
+    async def test_all_are_accepted_or_none(self, shop: Shop) -> None:
+        await shop.take_database()
+        told = await shop.send("all", [shop.transfer("100"), shop.transfer("100"), shop.transfer("100")], key="a")
+        assert (told.status, told.problem, told.body["index"]) == (402, "insufficient-funds", 2)
+        assert await shop.balance() == Decimal("300.00")
+        assert (await shop.service.health())["journal"]["pending"] == 0
+        told = await shop.send("all", [shop.transfer("100"), shop.transfer("100")], key="b")
+        assert statuses(told) == ["pending", "pending"]
+        await shop.restart()
+        assert (await shop.send("all", [shop.transfer("100"), shop.transfer("100")], key="b")).body == told.body
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert statuses(await shop.send("all", [shop.transfer("100"), shop.transfer("100")], key="b")) == ["posted"] * 2
+        assert shop.postgres.execute(MOMENTS, orders(told)) == [(2, 1)]
+        assert await shop.balance() == Decimal("98.00")
+        assert sums_to_zero(shop)
+
+    async def test_of_a_group_that_postgresql_refuses_nothing_is_booked(self, shop: Shop) -> None:
+        await shop.take_database()
+        before = await shop.accepted("1")
+        transfers = [shop.transfer("10", key="one"), shop.transfer("10", comment=TRAP), shop.transfer("10")]
+        group = orders(await shop.send("all", transfers, key="bulk"))
+        after = orders(await shop.send("all", [shop.transfer("2"), shop.transfer("2")]))
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
+        await shop.bring_database()
+        await shop.is_online()
+
+        shown = [await shop.order(one) for one in group]
+        assert [one["status"] for one in shown] == ["refused"] * 3
+        assert all("23514" in one["reason"] and "3 orders" in one["reason"] for one in shown)
+        assert [(await shop.order(one))["status"] for one in (before, *after)] == ["posted"] * 3
+        told = await shop.send("all", transfers, key="bulk")
+        assert (told.status, told.problem) == (409, "order-refused")
+        assert (await shop.pay("10", key="one")).status == 409
+        assert await shop.balance() == Decimal("294.95")
+        assert (await shop.service.health())["refused_at_settling"] == 3
+
+    async def test_of_a_group_that_the_rule_refuses_nothing_is_booked_and_the_reason_says_why(self, shop: Shop) -> None:
+        await shop.take_database()
+        group = orders(await shop.send("all", [shop.transfer("100"), shop.transfer("100"), shop.transfer("1")]))
+        after = await shop.accepted("50")
+        shop.postgres.execute(SPEND % {"account": shop.from_id, "amount": 150})
+        await shop.bring_database()
+        await shop.is_online()
+
+        reasons = [(await shop.order(one))["reason"] for one in group]
+        assert reasons[1].startswith("Insufficient funds")
+        for reason in (reasons[0], reasons[2]):
+            assert reason.startswith("Refused together")
+            assert group[1] in reason
+            assert "Insufficient funds" in reason
+        assert (await shop.order(after))["status"] == "posted"
+        assert await shop.balance() == Decimal("99.50")
+        assert sums_to_zero(shop)
+
+    async def test_what_another_booked_of_it_meanwhile_counts_as_done(self, shop: Shop) -> None:
+        """Another node, which still had its database."""
+        await shop.send("each", [shop.transfer("1", key="warm")])
+        await shop.take_database()
+        told = await shop.send("all", [shop.transfer("10", key="one"), shop.transfer("20", key="two")])
+        first = orders(told)[0]
+        # As the other node would have booked the first.
+        shop.postgres.execute(
+            "INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, reason)"
+            " SELECT %s, %s, 'one', '', 'refused', now(), 'elsewhere'",
+            first,
+            shop.anna.id,
+        )
+        await shop.bring_database()
+        await shop.is_online()
+
+        shown = await shop.order(orders(told)[1])
+        assert shown["status"] == "refused"
+        assert first in shown["reason"]
+        assert await shop.balance() == Decimal("298.99")
+
+    @pytest.mark.parametrize("before", [0, 1, 399, 400])
+    async def test_a_group_is_settled_in_one_transaction_wherever_it_begins(self, shop: Shop, before: int) -> None:
+        await shop.take_database()
+        if before:
+            await shop.send("each", [shop.transfer("0.01")] * before)
+        group = orders(await shop.send("all", [shop.transfer("0.01")] * 1000))
+        behind = orders(await shop.send("each", [shop.transfer("0.01")] * 50))
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert shop.postgres.execute(MOMENTS, group) == [(1000, 1)]
+        assert shop.postgres.execute(MOMENTS, behind)[0][0] == 50
+        assert await shop.balance() == Decimal(300) - (before + 1050) * Decimal("0.02")
+
+
+class TestCaps:
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """Some orders."""
+        return {"APP_OFFLINE_MAX_ORDERS": "4", "APP_OFFLINE_MAX_DEBIT": "100"}
+
+    async def test_a_group_that_is_refused_counts_for_nothing(self, shop: Shop) -> None:
+        await shop.take_database()
+        told = await shop.send("all", [shop.transfer("1")] * 5)
+        assert (told.status, told.problem, told.body["index"]) == (503, "offline-orders-cap", 4)
+        told = await shop.send("all", [shop.transfer("40")] * 3)
+        assert (told.status, told.problem, told.body["index"]) == (503, "offline-debit-cap", 2)
+        assert statuses(await shop.send("all", [shop.transfer("24")] * 4)) == ["pending"] * 4
+        told = await shop.send("each", [shop.transfer("1")] * 2)
+        assert (told.status, told.problem) == (503, "offline-orders-cap")
+        await shop.bring_database()
+        await shop.is_online()
+
+
+class TestDoubt:
+    @pytest.mark.parametrize("mode", ["each", "all"])
+    @pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
+    async def test_a_bulk_whose_commit_is_in_doubt_is_booked_once(self, shop: Shop, mode: str, cut: Cut) -> None:
+        transfers = [shop.transfer("0.50") for _ in range(300)]
+        shop.proxy.at_commit(cut)
+        told = await shop.send(mode, transfers, key="bulk")
+        assert statuses(told) == ["pending"] * 300
+        await shop.is_online()
+
+        posted = await shop.send(mode, transfers, key="bulk")
+        assert statuses(posted) == ["posted"] * 300
+        assert orders(posted) == orders(told)
+        assert shop.postgres.execute(MOMENTS, orders(told)) == [(300, 1)]
+        assert sums_to_zero(shop)
+
+    async def test_kill_9_with_a_commit_that_nobody_heard_of(self, shop: Shop) -> None:
+        transfers = [shop.transfer("0.10") for _ in range(300)]
+        shop.proxy.at_commit(Cut.HOLD_COMMIT)
+        sending = asyncio.create_task(shop.send("all", transfers, key="bulk"))
+        while not shop.proxy.holds:  # noqa: ASYNC110 - the proxy does not tell
+            await asyncio.sleep(0.01)
+        shop.service.kill()
+        await asyncio.wait([sending])
+        # It lands after all.
+        shop.proxy.release()
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.is_online()
+
+        told = await shop.send("all", transfers, key="bulk")
+        assert statuses(told) == ["posted"] * 300
+        assert shop.postgres.execute(MOMENTS, orders(told)) == [(300, 1)]
+        assert await shop.balance() == Decimal("300.00") - 300 * Decimal("0.11")
+        assert sums_to_zero(shop)
+
+
+async def test_users_see_what_they_were_told(shop: Shop) -> None:
+    await shop.take_database()
+    told = await shop.send("all", [shop.transfer("100"), shop.transfer("50")])
+    shown = [await shop.order(one) for one in orders(told)]
+    assert [one["status"] for one in shown] == ["pending", "pending"]
+    assert [result["detail"].partition(".")[0] for result in told.body] == ["Service partially down"] * 2
+    assert await shop.balance() == told.body[1]["balance"] == Decimal("148.50")
+    assert told.headers["Aiopypay-Mode"] == "stand-in"
+    assert account_in(shop.anna, "USD") == told.body[0]["transfers"][0]["from_account_id"]
+    await shop.bring_database()
+    await shop.is_online()
