@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from uuid import UUID
 
 from aiopypay.database import Connection, Database
@@ -21,6 +20,7 @@ from aiopypay.errors import (
     UnknownAccount,
 )
 from aiopypay.ledger import TransferOrder
+from aiopypay.stand_in.groups import by_group, known_whole, oldest_batch
 from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
@@ -35,7 +35,6 @@ from aiopypay.store.orders import (
     judge_orders,
     record_refusals,
 )
-from aiopypay.units import UNIT_SIZE_MAX
 
 # Under the same deadline as a batch online: new orders wait while the last one is settled.
 BATCH_SIZE = 400
@@ -74,7 +73,7 @@ class Settlement:
 
         Raises DatabaseUnavailable, DatabaseBusy, SettlingStopped (then nothing was marked), StandInFenced.
         """
-        entries = await self._node.run(oldest_batch)
+        entries = await self._node.run(oldest_batch, BATCH_SIZE)
         if entries:
             try:
                 await self._settle(entries)
@@ -83,7 +82,7 @@ class Settlement:
                 # with its group. What was booked before goes first, whole: the balances hold all of it already.
                 known = await self._settle(entries, only_known=True)
                 left = [entry for entry in entries if entry.sequence not in known]
-                for together in _by_group(left):
+                for together in by_group(left):
                     await self._settle_alone(together)
         return len(entries)
 
@@ -112,7 +111,7 @@ class Settlement:
         async with self._database.transaction() as connection:
             judgement = await judge_orders(connection, [entry.entry.order for entry in entries])
             if only_known:
-                judgement = replace(judgement, known=_known_whole(entries, judgement), plans=(), refusals={})
+                judgement = replace(judgement, known=known_whole(entries, judgement.known), plans=(), refusals={})
             settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered)
         await self._mark(entries, settled)
         return {
@@ -126,43 +125,6 @@ class Settlement:
         for order_id, reason in settled.refused.items():
             self.refused += 1
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
-
-
-def oldest_batch(store: Store) -> list[JournalEntry]:
-    """Returns the oldest entries without an outcome, about BATCH_SIZE of them, and no part of a group."""
-    entries = store.pending(BATCH_SIZE + 1)
-    if len(entries) <= BATCH_SIZE:
-        return entries
-    *batch, following = entries
-    group = following.entry.order.group
-    if group is None or group != batch[-1].entry.order.group:
-        return batch
-    before = [entry for entry in batch if entry.entry.order.group != group]
-    return before or [entry for entry in store.pending(UNIT_SIZE_MAX) if entry.entry.order.group == group]
-
-
-def _by_group(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:
-    """Returns what is booked together or not at all: groups, and entries that have none, each by itself."""
-    return [
-        part
-        for group, members in groupby(entries, key=_group_of)
-        for part in ([list(members)] if group is not None else [[entry] for entry in members])
-    ]
-
-
-def _group_of(entry: JournalEntry) -> UUID | None:
-    return entry.entry.order.group
-
-
-def _known_whole(entries: Sequence[JournalEntry], judgement: Judgement) -> dict[UUID, OrderRecord]:
-    """Returns what is known of the entries, but not of groups of which not all is: these are judged as one."""
-    ids = [[entry.entry.order.id for entry in together] for together in _by_group(entries)]
-    return {
-        order_id: judgement.known[order_id]
-        for together in ids
-        if judgement.known.keys() >= set(together)
-        for order_id in together
-    }
 
 
 async def _book(

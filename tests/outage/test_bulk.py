@@ -26,6 +26,10 @@ WITH spent AS (
 UPDATE accounts SET amount = amount + CASE WHEN id = -1 THEN %(amount)s ELSE -%(amount)s END
 WHERE id IN (-1, %(account)s)
 """
+REFUSE = """
+INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, reason)
+VALUES (%s, %s, 'one', '', 'refused', now(), 'elsewhere')
+"""
 # Transfers that were booked in one transaction have one time.
 MOMENTS = "SELECT count(*), count(DISTINCT posted_at) FROM orders WHERE id = ANY(%s::uuid[]) AND status = 'posted'"
 
@@ -158,6 +162,21 @@ class TestAll:
         assert await shop.balance() == Decimal("98.00")
         assert sums_to_zero(shop)
 
+    async def test_what_was_sent_before_counts_as_done_or_refuses_all(self, shop: Shop) -> None:
+        await shop.pay("1", key="online")
+        await shop.take_database()
+        await shop.pay("2", key="offline")
+        done = [shop.transfer("1", key="online"), shop.transfer("2", key="offline")]
+        assert statuses(await shop.send("all", [*done, shop.transfer("3")])) == ["posted", "pending", "pending"]
+        before = await shop.balance()
+        for key in ("online", "offline"):
+            told = await shop.send("all", [shop.transfer("1"), shop.transfer("9", key=key), shop.transfer("1")])
+            assert (told.status, told.body["index"], told.body["field"]) == (422, 1, "transfers[1].key")
+        assert await shop.balance() == before == Decimal("300.00") - Decimal("6.06")
+        await shop.bring_database()
+        await shop.is_online()
+        assert await shop.balance() == before
+
     async def test_of_a_group_that_postgresql_refuses_nothing_is_booked(self, shop: Shop) -> None:
         await shop.take_database()
         before = await shop.accepted("1")
@@ -196,26 +215,23 @@ class TestAll:
         assert await shop.balance() == Decimal("99.50")
         assert sums_to_zero(shop)
 
-    async def test_what_another_booked_of_it_meanwhile_counts_as_done(self, shop: Shop) -> None:
-        """Another node, which still had its database."""
-        await shop.send("each", [shop.transfer("1", key="warm")])
+    @pytest.mark.parametrize("one_by_one", [False, True])
+    async def test_what_was_refused_elsewhere_refuses_all(self, shop: Shop, one_by_one: bool) -> None:
+        """At another node, which had its database still; also where PostgreSQL takes no batch of them."""
         await shop.take_database()
         told = await shop.send("all", [shop.transfer("10", key="one"), shop.transfer("20", key="two")])
-        first = orders(told)[0]
-        # As the other node would have booked the first.
-        shop.postgres.execute(
-            "INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, reason)"
-            " SELECT %s, %s, 'one', '', 'refused', now(), 'elsewhere'",
-            first,
-            shop.anna.id,
-        )
+        first, second = orders(told)
+        shop.postgres.execute(REFUSE, first, shop.anna.id)
+        if one_by_one:
+            await shop.accepted("5", comment=TRAP)
+            shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
         await shop.is_online()
 
-        shown = await shop.order(orders(told)[1])
+        shown = await shop.order(second)
         assert shown["status"] == "refused"
         assert first in shown["reason"]
-        assert await shop.balance() == Decimal("298.99")
+        assert await shop.balance() == Decimal("300.00")
 
     @pytest.mark.parametrize("before", [0, 1, 399, 400])
     async def test_a_group_is_settled_in_one_transaction_wherever_it_begins(self, shop: Shop, before: int) -> None:
