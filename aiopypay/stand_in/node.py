@@ -37,15 +37,12 @@ class Node:
     def __init__(self, directory: Path) -> None:
         """Opens the store in `directory`. Raises StoreInUse, StartError."""
         self._mark = directory / MARK
-        try:
-            self._store = Store.open(directory)
-        except StoreFailed as failed:
-            raise StartError(f"{failed}: make room, or repair the disk, and start again") from failed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
+        self._store = self._opened(directory)
         self.keeps_balances = self._mark.exists()
         self._is_marked = self.keeps_balances
         self._fencing = threading.Lock()
         self._deferred: list[Callable[[], object]] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
         if self._store.dropped:
@@ -137,6 +134,19 @@ class Node:
 
     def _submit(self, work: Callable[[], object]) -> None:
         self._thread.submit(work).add_done_callback(self._look_at)
+
+    def _opened(self, directory: Path) -> Store:
+        """Opens the store in the thread that uses it, where what the verification needed serves as its cache.
+
+        What one thread frees the C library hardly ever gives to another: there would be two caches' worth of memory.
+        """
+        try:
+            return self._thread.submit(Store.open, directory).result()
+        except BaseException as error:
+            self._thread.shutdown()
+            if isinstance(error, StoreFailed):
+                raise StartError(f"{error}: make room, or repair the disk, and start again") from error
+            raise
 
     def _look_at(self, future: "Future[object]") -> None:
         error = future.exception()

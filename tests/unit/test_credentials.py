@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import VerifyMismatchError
 
 from aiopypay import credentials, passwords
 from aiopypay.credentials import VerifiedCredentials
@@ -44,6 +46,16 @@ async def test_hashes_are_argon2id_with_the_documented_parameters(counting: Coun
 async def test_a_hash_of_other_parameters_is_outdated(counting: CountingPasswords) -> None:
     assert counting.is_outdated("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ")
     assert not counting.is_outdated(await counting.hash("correct horse"))
+
+
+async def test_nobodys_hash_takes_as_long_as_any_other_and_matches_nothing(counting: CountingPasswords) -> None:
+    nobodys = counting.nobodys_hash
+    assert extract_parameters(nobodys) == extract_parameters(await counting.hash("correct horse"))
+    with pytest.raises(VerifyMismatchError):
+        PasswordHasher().verify(nobodys, "")
+    assert not await counting.verify(nobodys, "")
+    with contextlib.closing(Passwords()) as others:
+        assert nobodys != others.nobodys_hash
 
 
 @pytest.mark.parametrize("encoded", ["", "!", "$argon2id$", "5f4dcc3b5aa765d61d8327deb882cf99"])
