@@ -11,7 +11,7 @@ from aiopypay.units import UNIT_SIZE_MAX
 
 
 def oldest_batch(store: Store, size: int) -> list[JournalEntry]:
-    """Returns the oldest entries without an outcome: at most `size`, and no part of a group; or one group, if larger."""
+    """Returns the oldest entries without an outcome: at most `size`, no part of a group; or one group, if larger."""
     entries = store.pending(size + 1)
     if len(entries) <= size:
         return entries
