@@ -19,9 +19,8 @@ from bench.errors import BenchError
 from bench.progress import doing, done
 from bench.report import Run
 from bench.rounds import alternate
-from bench.rows import ROWS, Row, result
-from bench.service import Client
-from bench.site import Site, running_site
+from bench.rows import ROWS, result
+from bench.site import running_site
 from bench.stretches import STRETCHES, Stretches, warm_up
 
 RESULTS = Path("build/bench")
@@ -59,20 +58,13 @@ def _runs(options: argparse.Namespace) -> Iterator[Run]:
 def _against_others(names: Sequence[str], options: argparse.Namespace) -> Run:
     doing(f"starting; {options.users} users register")
     with running_site(options.users) as site:
-        rows = [row for row in ROWS if row.name in names and _is_possible(row, site)]
+        rows = [row for row in ROWS if row.name in names]
         warm_up(site)
         needed = {name for row in rows for name in row.stretches}
         stretches = Stretches(site, options.seconds)
         rounds = alternate([name for name in STRETCHES if name in needed], options.rounds, stretches.take)
         check(site.postgres.dsn)
     return Run(rounds, [result(row, rounds) for row in rows])
-
-
-def _is_possible(row: Row, site: Site) -> bool:
-    possible = "bulk" not in row.stretches or Client(site.service.port).has_route("POST", "/users/2/transfers/bulk")
-    if not possible:
-        done(f"{row.title}: left out, this service has no bulk route")
-    return possible
 
 
 def _options() -> argparse.Namespace:

@@ -104,10 +104,6 @@ class Client:
             raise BenchError(f"{method} {path} was answered with {status}: {body[:300]!r}")
         return json.loads(body)
 
-    def has_route(self, method: str, path: str) -> bool:
-        """Whether the program knows this route, be it only to ask for credentials."""
-        return self._request(method, path, None, {})[0] not in (404, 405)
-
     def wait_until_served(self, path: str, log_file: Path) -> None:
         """Returns once the path is answered. Raises `BenchError` with the log's end where it is not."""
         deadline = time.monotonic() + PATIENCE_SECONDS

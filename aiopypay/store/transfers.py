@@ -12,10 +12,10 @@ from aiopypay.database import Connection, fetch
 
 Sort = Literal["asc", "dsc"]
 
-# From each account of the user at most one page in each direction, by index; then the first page of all that.
-# A counterparty narrows it to transfers with one other user (or with oneself).
+# From each account of the user at most one page of ids in each direction, out of the index alone; then the rows of the
+# first page of all that. A counterparty narrows it to transfers with one other user (or with oneself).
 _SIDE = """
-    (SELECT id, order_id, kind, "timestamp", from_account_id, to_account_id, amount, comment
+    (SELECT id
     FROM transfers
     WHERE {own}_account_id = account.id AND kind <> 'opening' AND id {beyond} %(after)s
     AND (
@@ -26,14 +26,19 @@ _SIDE = """
 """
 
 _PAGE = """
-SELECT DISTINCT transfer.id, transfer.order_id, kind, "timestamp", from_account_id, to_account_id,
-    transfer.amount, comment, decimals
-FROM accounts AS account
-JOIN currencies ON currencies.id = account.currency_id
-CROSS JOIN LATERAL ({sides}) AS transfer
-WHERE account.user_id = %(user_id)s
-ORDER BY transfer.id {direction}
-LIMIT %(limit)s
+WITH page AS MATERIALIZED (
+    SELECT DISTINCT found.id, decimals
+    FROM accounts AS account
+    JOIN currencies ON currencies.id = account.currency_id
+    CROSS JOIN LATERAL ({sides}) AS found
+    WHERE account.user_id = %(user_id)s
+    ORDER BY found.id {direction}
+    LIMIT %(limit)s
+)
+SELECT transfers.id, order_id, kind, "timestamp", from_account_id, to_account_id, amount, comment, decimals
+FROM page
+JOIN transfers ON transfers.id = page.id
+ORDER BY page.id {direction}
 """
 
 LARGEST_ID = 2**63 - 1
