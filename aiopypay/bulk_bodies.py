@@ -69,6 +69,10 @@ class Bulk:
     text: str
     lines: Sequence[int] = ()
 
+    def has_key(self, key: str) -> bool:
+        """Tells whether a transfer has this key as its own."""
+        return any(form.key == key for form in self.transfers if not isinstance(form, InvalidRequest))
+
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 

@@ -1,8 +1,9 @@
 """The orders of a bulk: under which ids they are placed, and how each one's answer finds its way back. Pure.
 
 A transfer with a key of its own makes the order that it would make alone under this Idempotency-Key. One without makes
-an order under a key derived from that of the whole request and its place: there is a space in it, so that no client
-can have sent it. Its fingerprint is the whole request's: another content under the request's key shows in any order.
+an order under a key derived from that of the whole request and its place: behind the first there is a space in it, so
+that no client can have sent it. Its fingerprint is the whole request's: another content under the request's key shows
+in any order.
 """
 
 import copy
@@ -60,17 +61,15 @@ def _check_all(bulk: Bulk) -> None:
 
 def _request_key(bulk: Bulk, user_id: int, key: str) -> RequestKey:
     """The orders under this key are those of all places: another content may have had more transfers, or fewer."""
-    alone = order_id(user_id, key)
-    ids = [order_id(user_id, _derived(key, place)) for place in range(UNIT_SIZE_MAX)]
-    keys = [form.key for form in bulk.transfers if not isinstance(form, InvalidRequest)]
-    # Where a transfer itself has this key, it made the order of the key alone.
-    return RequestKey(alone, ids if key in keys else [*ids, alone], _content_of_all(bulk))
+    ids = [order_id(user_id, _key_of_place(bulk, key, place)) for place in range(UNIT_SIZE_MAX)]
+    return RequestKey(order_id(user_id, key), ids, _content_of_all(bulk))
 
 
 class _Placing:
     """Under which ids, and with which group, the transfers of one bulk are placed."""
 
     def __init__(self, bulk: Bulk, user_id: int, key: str | None) -> None:
+        self._bulk = bulk
         self._user_id = user_id
         self._key = key
         self._group = uuid7() if bulk.mode == "all" else None
@@ -82,15 +81,19 @@ class _Placing:
         if key is not None:
             identity, content = order_id(user_id, key), content_of(form)
         elif self.request_key is not None:
-            key, content = _derived(str(self._key), place), self.request_key.fingerprint
+            key, content = _key_of_place(self._bulk, str(self._key), place), self.request_key.fingerprint
             identity = self.request_key.order_ids[place]
         else:
             identity = uuid7()
         return order_of(form, user_id, order_id=identity, content=content, key=key, group=self._group)
 
 
-def _derived(key: str, place: int) -> str:
-    return f"{key} {place}"
+def _key_of_place(bulk: Bulk, key: str, place: int) -> str:
+    """The first transfer bears the request's key itself, so that this is found used by whoever sends it again alone.
+
+    Not where another transfer has this key as its own.
+    """
+    return f"{key} {place}" if place or bulk.has_key(key) else key
 
 
 def _content_of_all(bulk: Bulk) -> bytes:

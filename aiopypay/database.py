@@ -24,6 +24,7 @@ from aiopypay import driver, errors
 from aiopypay.addresses import single_address_dsns
 from aiopypay.pool import QUEUE_SECONDS, Pool
 from aiopypay.translation import (
+    OUTDATED,
     UNAVAILABLE_DETAIL,
     Phase,
     ServerCancel,
@@ -246,7 +247,12 @@ async def fetch(
     if isinstance(statement, str):
         return await _rows(raw, [*commands, statement], parameters)
     if statement.name in raw.prepared:
-        return await _rows(raw, [*commands, statement.execution], parameters)
+        try:
+            return await _rows(raw, [*commands, statement.execution], parameters)
+        except psycopg2.Error as error:
+            if error.pgcode in OUTDATED:
+                raw.close()
+            raise
     try:
         rows = await _rows(raw, [*commands, statement.preparation, statement.execution], parameters)
     except BaseException:

@@ -16,6 +16,8 @@ Phase = Literal["connect", "transaction", "commit"]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 BUSY = {"40001", "40P01", "55P03", "57014", "25P03"}
+# A prepared statement that does not fit the tables any more, or is not there: a session made anew has it.
+OUTDATED = {"0A000", "26000"}
 UNAVAILABLE_CLASSES = {"08", "53", "58"}
 UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
 UNIQUE_VIOLATION = "23505"
@@ -30,7 +32,7 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
         code = "57014"
     if phase == "commit" and not _certainly_not_committed(code):
         return errors.CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
-    if code in BUSY:
+    if code in BUSY | OUTDATED:
         return errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
     if is_unavailable(error, code):
         return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)

@@ -2,21 +2,22 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from aiopypay.errors import CommitInDoubt, NotKnownHere, StandInFenced
+from aiopypay.errors import CommitInDoubt, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
-from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN, Answer, accept, entry_of, has_other_content
-from aiopypay.stand_in.identity import last_transfer, note_transfers
+from aiopypay.stand_in import deputy_work
+from aiopypay.stand_in.acceptance import Answer, accept, entry_of, has_other_content
+from aiopypay.stand_in.deputy_work import Standing
+from aiopypay.stand_in.identity import last_transfer
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
-from aiopypay.stand_in.records import Entry
-from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.orders import OrderRecord
@@ -26,20 +27,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-
-FILLED = "filled"
-HOLDS_LEASE = "holds_lease"
-NODES = "nodes"
-INSTALLATION = "installation_id"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Whether this node may stand in, as last heard from the database; kept over restarts."""
-
-    installation_id: UUID | None
-    holds_lease: bool
-    nodes: int
 
 
 class Deputy:
@@ -60,12 +47,12 @@ class Deputy:
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
-        self.standing, self._seconds_before, self.filled = await self._node.run(_recall)
+        self.standing, self._seconds_before, self.filled = await self._node.run(deputy_work.recall)
 
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
-        await self._node.run(_forget_memory)
+        await self._node.run(deputy_work.forget_memory)
         self._node.start_keeping()
 
     async def last_transfer(self) -> int:
@@ -111,7 +98,7 @@ class Deputy:
         writing = None
         if plans and not self._node.fenced:
             now = datetime.now(UTC)
-            writing = self._node.start(_write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+            writing = self._node.start(deputy_work.write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
         return self._plan_kept(writing, is_needed=bool(plans))
 
     async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
@@ -136,7 +123,7 @@ class Deputy:
         if self._plan_left:
             raise StandInFenced("The outcome is unknown: the plan of the payment may be on a disk that fails.")
         if not self._node.fenced:
-            await self._node.run(_withdraw_plan)
+            await self._node.run(deputy_work.withdraw_plan)
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
@@ -151,7 +138,7 @@ class Deputy:
         if self._node.fenced:
             return answers
         try:
-            entries = await self._node.run(adopt_plan)
+            entries = await self._node.run(deputy_work.adopt_plan)
         except StandInFenced:
             return answers
         if self.fence() is not None:
@@ -168,14 +155,14 @@ class Deputy:
         """
         if not self._node.fenced:
             hand_over = self._node.defer if is_followed else self._node.post
-            hand_over(_record, accounts, list(records))
+            hand_over(deputy_work.record, accounts, list(records))
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
         """Returns the users with these names, in lower case, by name.
 
         None stands for one who certainly does not exist, NotKnownHere for one of whom the node cannot be sure.
         """
-        return await self.read(_users, usernames, self.filled)
+        return await self.read(deputy_work.users_by_name, usernames, self.filled)
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Returns what `work` reads from the store. Raises StandInFenced where it is damaged or not up to date."""
@@ -186,89 +173,17 @@ class Deputy:
     def note_online(self) -> None:
         """The count of hours without the database begins anew."""
         self._seconds_before = 0.0
-        self._node.post(_reset_seconds)
+        self._node.post(deputy_work.reset_seconds)
 
     async def forget_lease(self) -> None:
         """From now on, over restarts too, this node does not stand in until the database gives it the lease anew."""
         self.standing = replace(self.standing, holds_lease=False)
-        await self._node.run(_write_standing, self.standing)
+        await self._node.run(deputy_work.write_standing, self.standing)
 
     def note_standing(self, installation_id: UUID, lease: Lease) -> None:
         """Remembers what the database says of the lease."""
         standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes)
         if standing != self.standing:
             self.standing = standing
-            self._node.post(_write_standing, standing)
+            self._node.post(deputy_work.write_standing, standing)
             logger.info("Stand-in lease: %s.", "held" if standing.holds_lease else f"held by node {lease.node_id}")
-
-
-def _recall(store: Store) -> tuple[Standing, float, bool]:
-    installation = store.setting(INSTALLATION)
-    standing = Standing(
-        UUID(installation) if installation else None,
-        store.setting(HOLDS_LEASE) == "yes",
-        int(store.setting(NODES) or 1),
-    )
-    return standing, float(store.setting(SECONDS_DOWN) or 0), store.setting(FILLED) == "yes"
-
-
-def _users(store: Store, usernames: Sequence[str], filled: bool) -> dict[str, User | Exception | None]:
-    return {name: _user(store, name, filled) for name in usernames}
-
-
-def _user(store: Store, username: str, filled: bool) -> User | Exception | None:
-    known = store.user_by_name(username)
-    if store.is_uncertain(username) or (known is None and not filled):
-        return NotKnownHere("The database is away, and this node does not know this user.")
-    if known is None:
-        return None
-    return User(known.id, known.username, known.full_name, known.password_hash, known.is_admin, known.is_active)
-
-
-def _forget_memory(store: Store) -> None:
-    with store.transaction(durable=True):
-        store.forget_accounts()
-        store.forget_users()
-        store.set_setting(FILLED, "no")
-        store.set_setting(KEYS_COMPLETE, "no")
-
-
-def _write_standing(store: Store, standing: Standing) -> None:
-    with store.transaction(durable=True):
-        store.set_setting(INSTALLATION, str(standing.installation_id))
-        store.set_setting(HOLDS_LEASE, "yes" if standing.holds_lease else "no")
-        store.set_setting(NODES, str(standing.nodes))
-
-
-def _write_plan(store: Store, entries: list[Entry]) -> None:
-    if store.has_plan():
-        raise StoreFailed("what the last batch booked could not be written")
-    with store.transaction(durable=True, acknowledged=False):
-        store.write_plan(entries)
-
-
-def _withdraw_plan(store: Store) -> None:
-    with store.transaction(durable=True):
-        store.withdraw_plan()
-
-
-def adopt_plan(store: Store) -> list[Entry]:
-    """Moves the plan into the journal and returns its entries."""
-    entries = store.plan()
-    with store.transaction(durable=True):
-        store.append(entries)
-        store.withdraw_plan()
-    return entries
-
-
-def _record(store: Store, accounts: Sequence[AccountState], records: Sequence[OrderRecord]) -> None:
-    with store.transaction(durable=False):
-        store.withdraw_plan()
-        store.remember_accounts(accounts)
-        store.remember_orders(records)
-        note_transfers(store, records)
-
-
-def _reset_seconds(store: Store) -> None:
-    with store.transaction(durable=False):
-        store.set_setting(SECONDS_DOWN, "0")

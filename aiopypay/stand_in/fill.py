@@ -12,7 +12,8 @@ from aiopypay.database import Connection, Database
 from aiopypay.errors import Problem
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
-from aiopypay.stand_in.deputy import FILLED, Deputy
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.deputy_work import FILLED
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads

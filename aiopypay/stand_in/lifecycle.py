@@ -13,7 +13,8 @@ from aiopypay.errors import Problem, StandInFenced, StartError
 from aiopypay.settings import Settings
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
-from aiopypay.stand_in.deputy import Deputy, adopt_plan
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.deputy_work import adopt_plan
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from aiopypay import money
 from aiopypay.errors import NotKnownHere
-from aiopypay.stand_in.deputy import FILLED
+from aiopypay.stand_in.deputy_work import FILLED
 from aiopypay.stand_in.records import Entry, KnownAccount
 from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountRow, CurrencyRow

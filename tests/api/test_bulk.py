@@ -525,6 +525,14 @@ class TestRequestKey:
         (await send(alice, "each", [pays(alice, bob, 1)], key="rent")).problem(422, "idempotency-key-reused")
         assert booked(service) == 1
 
+    async def test_a_key_that_made_a_bulk_is_used_for_a_transfer_alone(
+        self, service: Service, alice: Caller, bob: Caller
+    ) -> None:
+        (await send(alice, "each", [pays(alice, bob, 1), pays(alice, bob, 2)], key="rent")).ok()
+        for amount in (1, 5):
+            (await alice.pay(bob, amount, key="rent")).problem(422, "idempotency-key-reused")
+        assert booked(service) == 2
+
     async def test_a_transfer_may_have_the_key_of_the_request(
         self, service: Service, alice: Caller, bob: Caller
     ) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from aiopypay.database import Connection, Database, Statement, fetch
-from aiopypay.errors import StatementRejected
+from aiopypay.errors import DatabaseBusy, StatementRejected
 from aiopypay.shared_reads import SharedReads
 
 from .postgres import PostgresServer
 
 ECHO = Statement("echo", ("number", "text"), "SELECT $1::bigint, $2::text")
 DIVIDE = Statement("divide", ("divisor",), "SELECT 1 / $1::bigint")
+
+SELECT_ALL = Statement("select_all", ("least",), "SELECT number FROM grown WHERE number >= $1::bigint")
 
 PREPARED = "SELECT name FROM pg_prepared_statements ORDER BY name"
 
@@ -53,6 +55,19 @@ async def test_one_that_fails_later_is_still_prepared(database: Database) -> Non
             await fetch(connection, DIVIDE, {"divisor": 0})
     async with database.reading() as connection:
         assert await fetch(connection, DIVIDE, {"divisor": 1}) == [(1,)]
+
+
+async def test_one_that_the_tables_have_outgrown_is_prepared_anew(database: Database) -> None:
+    async with database.reading() as connection:
+        await fetch(connection, "CREATE TEMPORARY TABLE grown AS SELECT 1 AS number")
+        assert await fetch(connection, SELECT_ALL, {"least": 0}) == [(1,)]
+        await fetch(connection, "ALTER TABLE grown ALTER number TYPE numeric(9, 2)")
+    with pytest.raises(DatabaseBusy):
+        async with database.transaction() as connection:
+            await fetch(connection, SELECT_ALL, {"least": 0})
+    async with database.transaction() as connection:
+        # A new session, without the temporary table.
+        assert await prepared(connection) == []
 
 
 async def test_all_statements_of_a_transaction_are_in_it(database: Database) -> None:
