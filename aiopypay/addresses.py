@@ -13,8 +13,9 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 # Server settings ride in the connection string for free. The limits are below the client's own deadline
 # (`database.DEADLINE_SECONDS`), so that a live server speaks first.
+STATEMENT_MILLISECONDS = 1_200
 SESSION_SETTINGS = {
-    "statement_timeout": "1200ms",
+    "statement_timeout": f"{STATEMENT_MILLISECONDS}ms",
     "lock_timeout": "400ms",
     "idle_in_transaction_session_timeout": "3s",
     "synchronous_commit": "on",

@@ -8,15 +8,16 @@ in any order.
 
 import copy
 from collections.abc import Sequence
+from uuid import UUID
 
 from aiopypay.bulk_bodies import Bulk
 from aiopypay.errors import GroupRefused, IdempotencyKeyReused, InvalidRequest, Problem, RequestKeyReused
-from aiopypay.idempotency import digest, order_id, plain
+from aiopypay.idempotency import digest, ids_of_places, order_id, plain
 from aiopypay.ledger import TransferOrder
 from aiopypay.random_ids import uuid7
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.transfer_orders import NO_CONTENT, BulkTransferForm, content_of, order_of
-from aiopypay.units import UNIT_SIZE_MAX, RequestKey, Unit
+from aiopypay.units import RequestKey, Unit
 
 
 def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
@@ -60,16 +61,14 @@ def _check_all(bulk: Bulk) -> None:
 
 
 def _request_key(bulk: Bulk, user_id: int, key: str) -> RequestKey:
-    """The orders under this key are those of all places: another content may have had more transfers, or fewer."""
-    ids = [order_id(user_id, _key_of_place(bulk, key, place)) for place in range(UNIT_SIZE_MAX)]
-    return RequestKey(order_id(user_id, key), ids, _content_of_all(bulk))
+    ids = ids_of_places(user_id, key)
+    return RequestKey(order_id(user_id, key), *ids, _content_of_all(bulk), is_a_transfers=bulk.has_key(key))
 
 
 class _Placing:
     """Under which ids, and with which group, the transfers of one bulk are placed."""
 
     def __init__(self, bulk: Bulk, user_id: int, key: str | None) -> None:
-        self._bulk = bulk
         self._user_id = user_id
         self._key = key
         self._group = uuid7() if bulk.mode == "all" else None
@@ -80,20 +79,16 @@ class _Placing:
         user_id, key, content = self._user_id, form.key, NO_CONTENT
         if key is not None:
             identity, content = order_id(user_id, key), content_of(form)
-        elif self.request_key is not None:
-            key, content = _key_of_place(self._bulk, str(self._key), place), self.request_key.fingerprint
-            identity = self.request_key.order_ids[place]
-        else:
+        elif self.request_key is None:
             identity = uuid7()
+        else:
+            content = self.request_key.fingerprint
+            if place == 0 and not self.request_key.is_a_transfers:
+                # So that the key is found used by whoever sends it again with a transfer alone.
+                identity, key = self.request_key.id, self._key
+            else:
+                identity, key = UUID(int=self.request_key.lowest.int | place), f"{self._key} {place}"
         return order_of(form, user_id, order_id=identity, content=content, key=key, group=self._group)
-
-
-def _key_of_place(bulk: Bulk, key: str, place: int) -> str:
-    """The first transfer bears the request's key itself, so that this is found used by whoever sends it again alone.
-
-    Not where another transfer has this key as its own.
-    """
-    return f"{key} {place}" if place or bulk.has_key(key) else key
 
 
 def _content_of_all(bulk: Bulk) -> bytes:

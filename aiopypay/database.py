@@ -21,7 +21,7 @@ from aiopg.sa.engine import get_dialect
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from aiopypay import driver, errors
-from aiopypay.addresses import single_address_dsns
+from aiopypay.addresses import STATEMENT_MILLISECONDS, single_address_dsns
 from aiopypay.pool import QUEUE_SECONDS, Pool
 from aiopypay.translation import (
     OUTDATED,
@@ -230,6 +230,11 @@ async def _execute(connection: Connection, command: str) -> str:
         return str(cursor.statusmessage)
     finally:
         cursor.close()
+
+
+async def prolong(connection: Connection, factor: float) -> None:
+    """Lets the statements of this transaction take longer than usual; its deadline is the caller's."""
+    await fetch(connection, f"SET LOCAL statement_timeout = {int(factor * STATEMENT_MILLISECONDS)}")
 
 
 async def fetch(

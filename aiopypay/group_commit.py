@@ -29,7 +29,7 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.records import Entry
-from aiopypay.store.keys import has_other_content
+from aiopypay.store.keys import reused_keys
 from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders, lockable_accounts
 from aiopypay.units import RequestKey, Round, Unit, halves, unlocked
 
@@ -81,8 +81,13 @@ class GroupCommit:
         await self._batches.drain()
 
     async def _run(self, units: Sequence[Unit]) -> list[list[Answer]]:
+        """Requests with one key and content are one request, however many of them wait."""
+        distinct = {unit.identity: unit for unit in reversed(units)}
         async with self._lock:
-            return await self._judge(units)
+            judged = dict(zip(reversed(distinct), await self._judge(list(reversed(distinct.values()))), strict=True))
+        if len(distinct) == len(units):
+            return list(judged.values())
+        return [[copy.copy(answer) for answer in judged[unit.identity]] for unit in units]
 
     async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
         """What cannot be judged side by side is judged in another round, which finds what this one has booked."""
@@ -111,7 +116,9 @@ class GroupCommit:
             return await self._deputy.accept(orders)
         except (DatabaseBusy, InternalError) as failure:
             first, second = halves(orders)
-            if not second or (isinstance(failure, DatabaseBusy) and time.monotonic() > until):
+            # A bulk may be busy for no fault but its size.
+            is_over = time.monotonic() > until and len(orders) <= BATCH_SIZE
+            if not second or (isinstance(failure, DatabaseBusy) and is_over):
                 logger.error("%s orders were not booked: %s", len(orders), failure)  # noqa: TRY400 - told before
                 return [copy.copy(failure) for _ in orders]
         return await self._post(first, until) + await self._post(second, until)
@@ -140,25 +147,24 @@ class GroupCommit:
 
         Under the writer's lock nobody else of this process uses a key between this look and the booking.
         """
-        misused: dict[int, Problem] = {}
-        for place, unit in enumerate(units):
-            if unit.key is not None:
-                try:
-                    if await self._is_misused(unit.key):
-                        misused[place] = RequestKeyReused()
-                except Problem as problem:
-                    misused[place] = problem
-        return misused
+        keyed = {place: unit.key for place, unit in enumerate(units) if unit.key is not None}
+        if not keyed:
+            return {}
+        try:
+            reused = await self._reused(list(keyed.values()))
+        except Problem as problem:
+            return {place: copy.copy(problem) for place in keyed}
+        return {place: RequestKeyReused() for number, place in enumerate(keyed) if number in reused}
 
-    async def _is_misused(self, key: RequestKey) -> bool:
+    async def _reused(self, keys: Sequence[RequestKey]) -> set[int]:
         if self._deputy.switch.is_up:
             try:
-                async with self._database.transaction() as connection:
-                    return await has_other_content(connection, key.order_ids, key.fingerprint)
+                async with self._database.reading() as connection:
+                    return await reused_keys(connection, keys)
             except DatabaseUnavailable:
                 # From here on the node stands in.
-                logger.debug("A key is looked up without the database")
-        return await self._deputy.has_other_content(key.order_ids, key.fingerprint)
+                logger.debug("Keys are looked up without the database")
+        return await self._deputy.reused_keys(keys)
 
     async def _free_accounts(self, orders: Sequence[TransferOrder]) -> set[int]:
         try:

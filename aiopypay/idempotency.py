@@ -18,6 +18,9 @@ HEADER = "Idempotency-Key"
 # The namespace of order ids. It never changes: a node that did not see the first attempt arrives at the same id.
 NAMESPACE = UUID("c1a1c0de-7a7e-5e1f-9a0b-a10909a9a001")
 
+# Places of a request, as bits.
+PLACES = 0x3FF
+
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -42,6 +45,16 @@ def idempotency_key(request: web.Request) -> str | None:
 def order_id(user_id: int, key: str | None) -> UUID:
     """Returns the id of the order: derived from user and key, or minted where there is no key."""
     return uuid7() if key is None else uuid5(NAMESPACE, f"{user_id}:{key}")
+
+
+def ids_of_places(user_id: int, key: str) -> tuple[UUID, UUID]:
+    """Returns the lowest and the highest of the ids of a request's transfers by their place, which is in the last bits.
+
+    In the index they lie side by side: whether one of them is used is one look.
+    """
+    # No client's key ends with a space.
+    base = uuid5(NAMESPACE, f"{user_id}:{key} ").int & ~PLACES
+    return UUID(int=base), UUID(int=base | PLACES)
 
 
 def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:

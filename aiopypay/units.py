@@ -18,13 +18,16 @@ Answer = TypeVar("Answer")
 class RequestKey:
     """The Idempotency-Key of a whole request.
 
-    `id` is the order's that the key alone would make; `order_ids` are of all orders that another request under the key
-    may have placed; `fingerprint` is of this request's content.
+    `id` is the order's that the key alone would make, and the request's first transfer does; not so where
+    `is_a_transfers`, which has it as its own. Between `lowest` and `highest` are the ids of all other places that any
+    request under the key may have. `fingerprint` is of this request's content.
     """
 
     id: UUID
-    order_ids: Sequence[UUID]
+    lowest: UUID
+    highest: UUID
     fingerprint: bytes
+    is_a_transfers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Unit:
 
     orders: Sequence[TransferOrder]
     key: RequestKey | None = None
+
+    @property
+    def identity(self) -> object:
+        """What is the same in requests of which only one is judged: key and content, if there is a key."""
+        return id(self) if self.key is None else (self.key.id, self.key.fingerprint)
 
 
 class Round:

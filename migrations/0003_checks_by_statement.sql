@@ -10,7 +10,8 @@ DROP CONSTRAINT transfers_order_id_fkey,
 DROP CONSTRAINT transfers_from_account_id_fkey,
 DROP CONSTRAINT transfers_to_account_id_fkey;
 
-CREATE FUNCTION check_users_of_orders() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION check_users_of_orders() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET search_path FROM CURRENT AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM written
@@ -26,7 +27,8 @@ CREATE TRIGGER orders_have_users AFTER INSERT ON orders
 REFERENCING NEW TABLE AS written
 FOR EACH STATEMENT EXECUTE FUNCTION check_users_of_orders();
 
-CREATE FUNCTION check_references_of_transfers() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION check_references_of_transfers() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET search_path FROM CURRENT AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM written

@@ -1,6 +1,6 @@
 """Accepting orders without the database: the same rule, on the balances last known and what was accepted since."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -14,6 +14,7 @@ from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
+from aiopypay.units import RequestKey
 
 Answer = OrderRecord | Entry | errors.Problem
 
@@ -59,16 +60,16 @@ def accept(
     return [answers[order.id] for order in orders]
 
 
-def has_other_content(store: Store, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
-    """Tells whether one of these orders was booked or accepted before, as part of another content."""
-    for order_id in order_ids:
-        record = store.order(order_id)
-        if record is not None and record.fingerprint != fingerprint:
-            return True
-        entry = store.entry(order_id)
-        if entry is not None and entry.entry.order.fingerprint != fingerprint:
-            return True
-    return False
+def reused_keys(store: Store, keys: Sequence[RequestKey]) -> set[int]:
+    """Returns the places of the keys under which an order was booked or accepted as part of another content."""
+    return {place for place, key in enumerate(keys) if any(seen != key.fingerprint for seen in _contents(store, key))}
+
+
+def _contents(store: Store, key: RequestKey) -> Iterator[bytes]:
+    ranges = [(key.lowest, key.highest)] if key.is_a_transfers else [(key.lowest, key.highest), (key.id, key.id)]
+    for lowest, highest in ranges:
+        yield from (record.fingerprint for record in store.orders_between(lowest, highest))
+        yield from (entry.entry.order.fingerprint for entry in store.entries_between(lowest, highest))
 
 
 def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False, held: bool = False) -> Entry:

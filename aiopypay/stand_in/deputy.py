@@ -12,7 +12,7 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
-from aiopypay.stand_in.acceptance import Answer, accept, entry_of, has_other_content
+from aiopypay.stand_in.acceptance import Answer, accept, entry_of, reused_keys
 from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.identity import last_transfer
 from aiopypay.stand_in.mode import ModeSwitch
@@ -22,6 +22,7 @@ from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
+from aiopypay.units import RequestKey
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ class Deputy:
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
 
-    async def has_other_content(self, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
-        """Tells whether one of these orders is known as part of another content. Raises StandInFenced."""
-        return await self.read(has_other_content, order_ids, fingerprint)
+    async def reused_keys(self, keys: Sequence[RequestKey]) -> set[int]:
+        """Returns the places of the keys that are known as those of another content. Raises StandInFenced."""
+        return await self.read(reused_keys, keys)
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""

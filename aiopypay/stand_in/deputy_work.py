@@ -74,7 +74,7 @@ def write_plan(store: Store, entries: list[Entry]) -> None:
     """Keeps the plan of the batch about to be committed. Raises StoreFailed where the last one is still there."""
     if store.has_plan():
         raise StoreFailed("what the last batch booked could not be written")
-    with store.transaction(durable=True, acknowledged=False):
+    with store.transaction(durable=True):
         store.write_plan(entries)
 
 

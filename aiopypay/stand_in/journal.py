@@ -18,6 +18,7 @@ DELETE_PLAN = "DELETE FROM plan WHERE id = ?"
 
 _COLUMNS = "sequence, order_id, content, link, state, reason, settled_at, checksum"
 SELECT_BY_ORDER = f"SELECT {_COLUMNS} FROM journal WHERE order_id = ?"  # noqa: S608 - columns of ours
+SELECT_BETWEEN = f"SELECT {_COLUMNS} FROM journal WHERE order_id BETWEEN ? AND ?"  # noqa: S608
 SELECT_BY_STATE = f"""
 SELECT {_COLUMNS} FROM journal WHERE state = ? AND sequence > ? ORDER BY sequence LIMIT ?
 """  # noqa: S608
@@ -88,6 +89,10 @@ class Journal(Rows):
         """Returns the entry of an order; None when there is none here."""
         rows = self._rows("journal", SELECT_BY_ORDER, (order_id.bytes,))
         return journal_entry(rows[0]) if rows else None
+
+    def entries_between(self, lowest: UUID, highest: UUID) -> list[JournalEntry]:
+        """Returns the entries of orders whose ids lie between these."""
+        return [journal_entry(row) for row in self._rows("journal", SELECT_BETWEEN, (lowest.bytes, highest.bytes))]
 
     def pending(self, limit: int) -> list[JournalEntry]:
         """Returns at most `limit` entries without an outcome, the oldest first."""

@@ -16,6 +16,7 @@ SELECT_ORDER = "SELECT position, id, content, checksum FROM orders WHERE id = ?"
 SELECT_ORDERS = f"""
 SELECT position, id, content, checksum FROM orders WHERE id IN ({", ".join("?" * LOOKED_UP_AT_ONCE)})
 """  # noqa: S608 - question marks of ours
+SELECT_ORDERS_BETWEEN = "SELECT position, id, content, checksum FROM orders WHERE id BETWEEN ? AND ?"
 SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
 SELECT_OLDEST_ORDERS = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT ?"
 WRITE_ORDER = """
@@ -66,6 +67,11 @@ class KnownOrders(Known):
         """Returns the order of this id; None when it is not known here."""
         rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))
         return _decode_order(rows[0][2]) if rows else None
+
+    def orders_between(self, lowest: UUID, highest: UUID) -> list[OrderRecord]:
+        """Returns the orders whose ids lie between these."""
+        rows = self._rows("orders", SELECT_ORDERS_BETWEEN, (lowest.bytes, highest.bytes))
+        return [_decode_order(row[2]) for row in rows]
 
     def _order_rows(self, order_ids: list[bytes]) -> Iterator[Row]:
         for start in range(0, len(order_ids), LOOKED_UP_AT_ONCE):

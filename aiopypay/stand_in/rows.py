@@ -20,7 +20,8 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 Row = tuple[Any, ...]
 
-ROWS_AT_ONCE = 128
+# Older libraries take 999 values a statement.
+ROWS_AT_ONCE = 64
 _decode_packed = msgspec.json.Decoder().decode
 _ONE_ROW = "VALUES ("
 

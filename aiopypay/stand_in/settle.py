@@ -4,13 +4,14 @@ An outcome is marked here after it is durable in PostgreSQL. A process killed in
 the orders booked under their ids, and marks them then.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from aiopypay.database import Connection, Database
+from aiopypay.database import DEADLINE_SECONDS, Connection, Database, prolong
 from aiopypay.errors import (
     DuplicateOrder,
     IdempotencyKeyReused,
@@ -97,18 +98,30 @@ class Settlement:
                 raise SettlingStopped(
                     f"PostgreSQL rejects entry {entries[0].sequence} (SQLSTATE {rejected.sqlstate}); see the log"
                 ) from rejected
-            orders = [entry.entry.order for entry in entries]
-            what = "it" if len(orders) == 1 else f"one of the {len(orders)} orders that were sent together"
-            reasons = {order.id: f"PostgreSQL rejects {what} (SQLSTATE {rejected.sqlstate})" for order in orders}
-            async with self._database.transaction() as connection:
-                await record_refusals(connection, orders, reasons)
-                decided = await find_orders(connection, list(reasons))
-            await self._mark(entries, Settled(refused=reasons, records=list(decided.values())))
+            await self._refuse(entries, rejected.sqlstate)
+
+    async def _refuse(self, entries: Sequence[JournalEntry], sqlstate: str) -> None:
+        """Refuses an order, or a group, that PostgreSQL does not take. What of a group is known stays as it is."""
+        orders = [entry.entry.order for entry in entries]
+        what = "it" if len(orders) == 1 else f"one of the {len(orders)} orders that were sent together"
+        remembered = await self._node.run(_versions, entries)
+        async with self._database.transaction() as connection:
+            known = await find_orders(connection, [order.id for order in orders])
+            reasons = {
+                order.id: f"PostgreSQL rejects {what} (SQLSTATE {sqlstate})"
+                for order in orders
+                if order.id not in known
+            }
+            await record_refusals(connection, orders, reasons)
+            decided = await find_orders(connection, list(reasons))
+            accounts = await account_states(connection, list(remembered))
+        posted, refused = _known_outcomes(orders, known)
+        await self._mark(entries, Settled(posted, reasons | refused, [*known.values(), *decided.values()], accounts))
 
     async def _settle(self, entries: Sequence[JournalEntry], *, only_known: bool = False) -> Set[int]:
         """Settles these entries, or only those that are booked already; returns the sequences of what is settled."""
         remembered = await self._node.run(_versions, entries)
-        async with self._database.transaction() as connection:
+        async with self._transaction(len(entries)) as connection:
             judgement = await judge_orders(connection, [entry.entry.order for entry in entries])
             if only_known:
                 judgement = replace(judgement, known=known_whole(entries, judgement.known), plans=(), refusals={})
@@ -119,6 +132,15 @@ class Settlement:
             for entry in entries
             if entry.entry.order.id in settled.posted.keys() | settled.refused.keys()
         }
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, size: int) -> AsyncIterator[Connection]:
+        """A transaction that has the time of as many batches as a group is large: it cannot be made smaller."""
+        batches = max(1, size / BATCH_SIZE)
+        async with self._database.transaction(DEADLINE_SECONDS * batches) as connection:
+            if batches > 1:
+                await prolong(connection, batches)
+            yield connection
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
         await self._node.run(_mark, entries, settled, datetime.now(UTC))
@@ -133,19 +155,28 @@ async def _book(
     refused = _reasons(judgement)
     posted, changed = await book_plans(connection, judgement.plans)
     await record_refusals(connection, orders, refused)
-    known_refused = {}
-    for order in orders:
-        if order.id in judgement.known:
-            try:
-                posted[order.id] = judgement.known[order.id].answers(order.fingerprint)
-            except OrderRefused:
-                known_refused[order.id] = judgement.known[order.id].reason or ""
-            except IdempotencyKeyReused as reused:
-                known_refused[order.id] = reused.detail
+    known_posted, known_refused = _known_outcomes(orders, judgement.known)
+    posted |= known_posted
     decided = await find_orders(connection, list(refused))
     accounts = await account_states(connection, list(remembered))
     _check_versions(accounts, {account.id for account in changed}, remembered)
     return Settled(posted, refused | known_refused, [*posted.values(), *decided.values()], accounts)
+
+
+def _known_outcomes(
+    orders: Sequence[TransferOrder], known: Mapping[UUID, OrderRecord]
+) -> tuple[dict[UUID, OrderRecord], dict[UUID, str]]:
+    """Returns those of the orders that were booked before, and why those were refused that were."""
+    posted, refused = {}, {}
+    for order in orders:
+        if order.id in known:
+            try:
+                posted[order.id] = known[order.id].answers(order.fingerprint)
+            except OrderRefused:
+                refused[order.id] = known[order.id].reason or ""
+            except IdempotencyKeyReused as reused:
+                refused[order.id] = reused.detail
+    return posted, refused
 
 
 def _reasons(judgement: Judgement) -> dict[UUID, str]:

@@ -22,7 +22,6 @@ tail, which is harmless: what was not acknowledged may be kept. The other way ro
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +40,6 @@ __all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreInUse
 
 # Rows written, about as many pages of the log. Four times as many where somebody waits for the transaction.
 FOLDED_AFTER = 4000
-MARKED_SECONDS = 0.05
 
 
 class Store(KnownOrders, Journal):
@@ -53,7 +51,6 @@ class Store(KnownOrders, Journal):
         self._lock = lock
         self._boot = boot_id()
         self._changes_folded = 0
-        self._marked_at = -MARKED_SECONDS
         self.orders_max = orders_max
         self.damage = opened.findings.told()
         self.dropped = opened.findings.lost
@@ -95,12 +92,8 @@ class Store(KnownOrders, Journal):
         os.close(self._lock)
 
     @contextmanager
-    def transaction(self, *, durable: bool, acknowledged: bool = True) -> Iterator[None]:
+    def transaction(self, *, durable: bool) -> Iterator[None]:
         """One transaction. A durable one is on disk at the end, with all before it; another survives a kill only.
-
-        One that is durable and not `acknowledged` is on disk in the log, while the tail file may know it as one that is
-        not: a loss of power that damages the log, too, may then take it without a word, with what was written in the
-        MARKED_SECONDS before. For the plan of a batch, which nobody was told of and which the batch waits for.
 
         Raises StoreFailed when it could not be written: then it is not acknowledged, though it may turn up after
         the store is opened again. Raises StoreDamaged. An exception in the body undoes it.
@@ -119,8 +112,7 @@ class Store(KnownOrders, Journal):
         self._in_transaction = False
         self._effects.keep()
         if changed:
-            is_due = acknowledged or time.monotonic() - self._marked_at > MARKED_SECONDS
-            self._acknowledge(durable and is_due)
+            self._acknowledge(durable)
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
 
@@ -175,8 +167,6 @@ class Store(KnownOrders, Journal):
         mark = Mark(seal.commit, seal.last, seal.last_link, seal.commit, self._seal_checksum, self._boot)
         try:
             self._tail.write(mark, durable=durable)
-            if durable:
-                self._marked_at = time.monotonic()
         except OSError as error:
             self._failure = f"the store's tail file could not be written ({error.strerror})"
             raise StoreFailed(self._failure) from error

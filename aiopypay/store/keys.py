@@ -1,18 +1,30 @@
 """Idempotency keys of whole requests, whose orders are booked each under an id of its own."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from aiopypay.database import Connection, fetch
+from aiopypay.units import RequestKey
 
-SELECT_OTHER_CONTENT = """
-SELECT TRUE FROM orders WHERE id = ANY(%(ids)s::uuid[]) AND fingerprint <> %(fingerprint)s LIMIT 1
+# Ordered, so that the ids are looked up in the index however many PostgreSQL expects to find.
+SELECT_REUSED = """
+SELECT key.place
+FROM unnest(%(ids)s::uuid[], %(lowest)s::uuid[], %(highest)s::uuid[], %(fingerprints)s::bytea[])
+    WITH ORDINALITY AS key (id, lowest, highest, fingerprint, place)
+WHERE EXISTS (SELECT FROM orders WHERE orders.id = key.id AND orders.fingerprint <> key.fingerprint)
+OR (
+    SELECT orders.id FROM orders
+    WHERE orders.id BETWEEN key.lowest AND key.highest AND orders.fingerprint <> key.fingerprint
+    ORDER BY orders.id LIMIT 1
+) IS NOT NULL
 """
 
 
-async def has_other_content(connection: Connection, order_ids: Sequence[UUID], fingerprint: bytes) -> bool:
-    """Tells whether one of these orders was booked, or refused at settling, as part of another content."""
-    # One text for all: a thousand values are adapted one by one.
-    ids = ",".join([order_id.hex for order_id in order_ids])
-    parameters = {"ids": f"{{{ids}}}", "fingerprint": fingerprint}
-    return bool(await fetch(connection, SELECT_OTHER_CONTENT, parameters))
+async def reused_keys(connection: Connection, keys: Sequence[RequestKey]) -> set[int]:
+    """Returns the places of the keys under which an order was booked, or refused, as part of another content."""
+    parameters = {
+        "ids": [None if key.is_a_transfers else key.id for key in keys],
+        "lowest": [key.lowest for key in keys],
+        "highest": [key.highest for key in keys],
+        "fingerprints": [key.fingerprint for key in keys],
+    }
+    return {row[0] - 1 for row in await fetch(connection, SELECT_REUSED, parameters)}

@@ -569,6 +569,16 @@ class TestConcurrency:
         assert len({answer.body for answer in answers}) == 1
         assert booked(service) == 2
 
+    async def test_of_many_concurrent_requests_with_one_key_one_is_booked(
+        self, service: Service, alice: Caller, bob: Caller
+    ) -> None:
+        transfers = [pays(alice, bob, 1), pays(alice, bob, 10**9), pays(alice, bob, 2, key="own")]
+        told = await asyncio.gather(*(send(alice, "each", transfers, key="bulk") for _ in range(60)))
+        answers = [[(result["status"], result.get("order_id")) for result in one.ok()] for one in told]
+        assert all(answer == answers[0] for answer in answers)
+        assert [status for status, _ in answers[0]] == ["posted", 402, "posted"]
+        assert booked(service) == 2
+
     async def test_of_concurrent_contents_under_one_key_one_is_booked(
         self, service: Service, alice: Caller, bob: Caller
     ) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from aiopypay.transfer_orders import TransferForm, content_of
+
 from .caller import Told, account_in
 from .conftest import NewService
 from .postgres import PostgresServer
@@ -32,6 +34,32 @@ VALUES (%s, %s, 'one', '', 'refused', now(), 'elsewhere')
 """
 # Transfers that were booked in one transaction have one time.
 MOMENTS = "SELECT count(*), count(DISTINCT posted_at) FROM orders WHERE id = ANY(%s::uuid[]) AND status = 'posted'"
+
+# So slow that the usual time is enough for 400 orders, and not for 1000.
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(0.0003);
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER slow BEFORE INSERT ON transfers FOR EACH ROW EXECUTE FUNCTION slow();
+"""
+# Another node, whose database is there, books the payment of 10.00 under the key "one".
+BOOK_ELSEWHERE = """
+WITH elsewhere AS (
+    INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, posted_at, balance)
+    SELECT %(order)s, user_id, 'one', %(content)s, 'posted', now(), now(), amount - 10.10
+    FROM accounts WHERE id = %(payer)s
+    RETURNING id
+), booked AS (
+    INSERT INTO transfers (order_id, kind, from_account_id, to_account_id, amount, comment)
+    SELECT elsewhere.id, kind, %(payer)s, payee, amount, ''
+    FROM elsewhere, (VALUES ('payment', %(payee)s, 10), ('commission', 1, 0.10)) AS transfer (kind, payee, amount)
+)
+UPDATE accounts SET amount = amount + CASE id WHEN %(payer)s THEN -10.10 WHEN 1 THEN 0.10 ELSE 10 END
+WHERE id IN (1, %(payer)s, %(payee)s)
+"""
 
 
 @pytest.fixture
@@ -66,6 +94,11 @@ def sums_to_zero(shop: Shop) -> bool:
 
 
 class TestEach:
+    async def test_a_bulk_that_is_too_large_for_a_slow_database_is_taken_apart(self, shop: Shop) -> None:
+        shop.postgres.execute(SLOW)
+        assert statuses(await shop.send("each", [shop.transfer("0.01")] * 1000)) == ["posted"] * 1000
+        assert sums_to_zero(shop)
+
     async def test_each_is_accepted_or_refused_and_settled_once(self, shop: Shop) -> None:
         await shop.take_database()
         transfers = [
@@ -196,6 +229,39 @@ class TestAll:
         assert (await shop.pay("10", key="one")).status == 409
         assert await shop.balance() == Decimal("294.95")
         assert (await shop.service.health())["refused_at_settling"] == 3
+
+    async def test_what_of_a_refused_group_was_booked_elsewhere_stays_booked(self, shop: Shop) -> None:
+        await shop.take_database()
+        booked, refused = orders(
+            await shop.send("all", [shop.transfer("10", key="one"), shop.transfer("20", comment=TRAP)])
+        )
+        form = TransferForm(shop.from_id, account_in(shop.bert, "USD"), Decimal(10))
+        names = {
+            "order": booked,
+            "content": content_of(form),
+            "payer": form.from_account_id,
+            "payee": form.to_account_id,
+        }
+        with shop.postgres.connected(administrator=True) as connection, connection.cursor() as cursor:
+            cursor.execute(BOOK_ELSEWHERE, names)
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert [(await shop.order(one))["status"] for one in (booked, refused)] == ["posted", "refused"]
+        assert await shop.balance() == Decimal("289.90")
+        assert sums_to_zero(shop)
+
+    async def test_a_large_group_has_the_time_it_needs(self, shop: Shop) -> None:
+        await shop.take_database()
+        group = await shop.send("all", [shop.transfer("0.01")] * 1000)
+        assert statuses(group) == ["pending"] * 1000
+        shop.postgres.execute(SLOW)
+        await shop.bring_database()
+        await shop.is_online()
+
+        assert shop.postgres.execute(MOMENTS, orders(group)) == [(1000, 1)]
+        assert sums_to_zero(shop)
 
     async def test_of_a_group_that_the_rule_refuses_nothing_is_booked_and_the_reason_says_why(self, shop: Shop) -> None:
         await shop.take_database()

@@ -19,7 +19,7 @@ def placed(number: int, content: str = "", group: int | None = None, account: in
 
 
 def unit(*orders: TransferOrder, key: int | None = None) -> Unit:
-    return Unit(orders, None if key is None else RequestKey(UUID(int=key), [], b"whole"))
+    return Unit(orders, None if key is None else RequestKey(UUID(int=key), UUID(int=0), UUID(int=0), b"whole"))
 
 
 def answered(units: Sequence[Unit]) -> list[list[str]]:
