@@ -245,34 +245,28 @@ async def fetch(
     It takes the driver's cursor: aiopg.sa's results cost as much again, and only add names to the columns.
     """
     raw: driver.Connection = connection.connection
-    commands = []
-    if raw.begins_with_next:
-        raw.begins_with_next = False
-        commands.append("BEGIN")
     if isinstance(statement, str):
-        return await _rows(raw, [*commands, statement], parameters)
-    if statement.name in raw.prepared:
-        try:
-            return await _rows(raw, [*commands, statement.execution], parameters)
-        except psycopg2.Error as error:
-            if error.pgcode in OUTDATED:
-                raw.close()
-            raise
+        return await _rows(raw, statement, parameters)
+    if statement.name not in raw.prepared:
+        # It stays prepared whatever becomes of the transaction.
+        await _rows(raw, statement.preparation)
+        raw.prepared.add(statement.name)
     try:
-        rows = await _rows(raw, [*commands, statement.preparation, statement.execution], parameters)
-    except BaseException:
-        # Nobody knows whether it is prepared there now.
-        raw.close()
+        return await _rows(raw, statement.execution, parameters)
+    except psycopg2.Error as error:
+        if error.pgcode in OUTDATED:
+            raw.close()
         raise
-    raw.prepared.add(statement.name)
-    return rows
 
 
-async def _rows(raw: driver.Connection, commands: list[str], parameters: Mapping[str, Any] | None) -> list[Row]:
-    """Sends commands in one message; the driver returns the result of the last one."""
+async def _rows(raw: driver.Connection, command: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+    if raw.begins_with_next:
+        # Of two commands in one message, the driver returns the result of the last.
+        raw.begins_with_next = False
+        command = f"BEGIN; {command}"
     cursor = await raw.cursor()
     try:
-        await cursor.execute("; ".join(commands), parameters)
+        await cursor.execute(command, parameters)
         return await cursor.fetchall() if cursor.description else []
     finally:
         cursor.close()

@@ -86,8 +86,9 @@ async def _works(database: Database, postgres: PostgresServer) -> bool:
 
 
 async def _begin(database: Database) -> None:
-    async with database.transaction():
-        pass
+    async with database.transaction() as connection:
+        # BEGIN is sent along with it.
+        await fetch(connection, "SELECT 1")
 
 
 async def _warm_up(database: Database) -> None:
