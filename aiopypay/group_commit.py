@@ -82,9 +82,11 @@ class GroupCommit:
 
     async def _run(self, units: Sequence[Unit]) -> list[list[Answer]]:
         """Requests with one key and content are one request, however many of them wait."""
-        distinct = {unit.identity: unit for unit in reversed(units)}
+        distinct: dict[object, Unit] = {}
+        for unit in units:
+            distinct.setdefault(unit.identity, unit)
         async with self._lock:
-            judged = dict(zip(reversed(distinct), await self._judge(list(reversed(distinct.values()))), strict=True))
+            judged = dict(zip(distinct, await self._judge(list(distinct.values())), strict=True))
         if len(distinct) == len(units):
             return list(judged.values())
         return [[copy.copy(answer) for answer in judged[unit.identity]] for unit in units]
