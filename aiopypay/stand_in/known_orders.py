@@ -18,12 +18,17 @@ SELECT position, id, content, checksum FROM orders WHERE id IN ({", ".join("?" *
 """  # noqa: S608 - question marks of ours
 SELECT_ORDERS_BETWEEN = "SELECT position, id, content, checksum FROM orders WHERE id BETWEEN ? AND ?"
 SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
-SELECT_OLDEST_ORDERS = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT ?"
+SELECT_OLDEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT 1"
+# One row, for the reason that accounts are.
+SELECT_OLDEST_ORDERS = """
+SELECT json_group_array(json_array(position, hex(id), hex(content), hex(checksum)))
+FROM (SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT ?)
+"""
 WRITE_ORDER = """
 INSERT INTO orders (position, id, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (position) DO UPDATE SET content = excluded.content, checksum = excluded.checksum
 """
-DELETE_ORDER = "DELETE FROM orders WHERE position = ?"
+DELETE_OLDEST_ORDERS = "DELETE FROM orders WHERE position <= ?"
 
 ORDERS_TRIMMED = "orders_trimmed"
 
@@ -58,7 +63,7 @@ class KnownOrders(Known):
         by_id = {order.id.bytes: _encode(order) for order in orders}
         for row in self._order_rows(list(by_id)):
             by_id.pop(row[1], None)
-        oldest = self._rows("orders", SELECT_OLDEST_ORDERS, (1,))
+        oldest = self._rows("orders", SELECT_OLDEST_ORDER)
         position = oldest[0][0] if oldest else 1
         self._add("orders", WRITE_ORDER, [(position - n, *row) for n, row in enumerate(by_id.items(), start=1)])
         self._trim_orders()
@@ -83,8 +88,8 @@ class KnownOrders(Known):
         excess = self._seal.counts.get("orders", 0) - self.orders_max
         if excess <= 0:
             return
-        oldest = self._rows("orders", SELECT_OLDEST_ORDERS, (excess,))
-        self._write(DELETE_ORDER, [(row[0],) for row in oldest])
+        oldest = self._packed_rows("orders", SELECT_OLDEST_ORDERS, (excess,), packed=3)
+        self._write(DELETE_OLDEST_ORDERS, [(max(row[0] for row in oldest),)] if oldest else [])
         self._remove("orders", oldest)
         if self.setting(ORDERS_TRIMMED) is None:
             self.set_setting(ORDERS_TRIMMED, "yes")
