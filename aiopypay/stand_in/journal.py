@@ -27,8 +27,12 @@ SELECT_SEQUENCES = f"""
 SELECT {_COLUMNS} FROM journal WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence
 """  # noqa: S608
 INSERT_ENTRY = f"INSERT INTO journal ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-# Bound are the columns as INSERT_ENTRY has them; those that never change are not used.
-UPDATE_OUTCOME = "UPDATE journal SET state = ?5, reason = ?6, settled_at = ?7, checksum = ?8 WHERE sequence = ?1"
+# What never changes is bound all the same: so it is one statement for many rows.
+UPDATE_OUTCOME = f"""
+INSERT INTO journal ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (sequence) DO UPDATE SET
+    state = excluded.state, reason = excluded.reason, settled_at = excluded.settled_at, checksum = excluded.checksum
+"""  # noqa: S608
 DELETE_ENTRY = "DELETE FROM journal WHERE sequence = ?"
 
 PRUNED_AT_ONCE = 5000

@@ -20,8 +20,10 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 Row = tuple[Any, ...]
 
-# Older libraries take 999 values a statement.
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 512
+# A power of two, like the one above, that fits the 999 values that older libraries take a statement.
+ROWS_AT_ONCE_THEN = 64
+VALUES_AT_ONCE = 16 * ROWS_AT_ONCE
 _decode_packed = msgspec.json.Decoder().decode
 _ONE_ROW = "VALUES ("
 
@@ -34,6 +36,8 @@ class Rows:
         self._checksums = checksums
         self._seal = seal
         self._effects = effects
+        takes_many = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) >= VALUES_AT_ONCE
+        self._rows_at_once = ROWS_AT_ONCE if takes_many else ROWS_AT_ONCE_THEN
         self._in_transaction = False
         self._spoiled = False
         self.damage: str | None = None
@@ -98,7 +102,7 @@ class Rows:
 
         Handing the interpreter over and getting it back costs more than a row does.
         """
-        done, size = 0, ROWS_AT_ONCE
+        done, size = 0, self._rows_at_once
         while done < len(rows):
             while size > len(rows) - done:
                 size //= 2

@@ -335,7 +335,9 @@ class Load:
         keyed = generator.random() < KEYED or bulk.key is not None
         for place, payment in enumerate(payments):
             # The service makes a key for each of those that have one in common.
-            payment.key = f"{bulk.key} {place}" if bulk.key else f"{key}-{place}" if keyed else None
+            # The first bears the request's key itself.
+            of_request = f"{bulk.key} {place}" if place else bulk.key
+            payment.key = of_request if bulk.key else f"{key}-{place}" if keyed else None
             payment.bulk = bulk
         return bulk
 
