@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 
 from aiopypay import __main__, database, group_commit
-from aiopypay.stand_in import deputy, lifecycle, mode, recovery, settle
+from aiopypay.stand_in import deputy, deputy_work, lifecycle, mode, recovery, settle
 from aiopypay.stand_in.store import Store
 
 Function = Callable[..., Any]
@@ -156,17 +156,17 @@ def _lost(arm: Callable[[Countdown], None]) -> Callable[[Countdown], None]:
 
 POINTS: dict[str, Callable[[Countdown], None]] = {
     # Online.
-    "before the plan's sync": _before(deputy, "_write_plan"),
-    "after the plan's sync": _after(deputy, "_write_plan"),
+    "before the plan's sync": _before(deputy_work, "write_plan"),
+    "after the plan's sync": _after(deputy_work, "write_plan"),
     "before COMMIT": lambda countdown: _Booking(group_commit).wrap(before=countdown.come),
     "after COMMIT": lambda countdown: _Booking(group_commit).wrap(after=countdown.come),
-    "before the record of an outcome": _before(deputy, "_record"),
-    "after the record of an outcome": _after(deputy, "_record"),
+    "before the record of an outcome": _before(deputy_work, "record"),
+    "after the record of an outcome": _after(deputy_work, "record"),
     # As the database goes.
-    "before a batch in doubt is adopted": _in_doubt(_before(deputy, "adopt_plan")),
-    "after a batch in doubt is adopted": _in_doubt(_after(deputy, "adopt_plan")),
-    "before a lost plan is withdrawn": _lost(_before(deputy, "_withdraw_plan")),
-    "after a lost plan is withdrawn": _lost(_after(deputy, "_withdraw_plan")),
+    "before a batch in doubt is adopted": _in_doubt(_before(deputy_work, "adopt_plan")),
+    "after a batch in doubt is adopted": _in_doubt(_after(deputy_work, "adopt_plan")),
+    "before a lost plan is withdrawn": _lost(_before(deputy_work, "withdraw_plan")),
+    "after a lost plan is withdrawn": _lost(_after(deputy_work, "withdraw_plan")),
     # Without the database.
     "before the journal's sync": _appended,
     "between the journal's sync and its tail": _between_log_and_tail,
