@@ -7,10 +7,8 @@ import psycopg2
 from bench.errors import BenchError
 
 SUM_OF_BALANCES = "SELECT currency_id, sum(amount) FROM accounts GROUP BY currency_id HAVING sum(amount) <> 0"
-BALANCES_ASTRAY = """
-SELECT id, accounts.amount, coalesce(booked.amount, 0)
-FROM accounts
-LEFT JOIN (
+# By account, what was booked.
+BOOKED = """
     SELECT account_id, sum(amount) AS amount
     FROM (
         SELECT to_account_id AS account_id, amount FROM transfers
@@ -18,10 +16,16 @@ LEFT JOIN (
         SELECT from_account_id, -amount FROM transfers
     ) AS changes
     GROUP BY account_id
+"""
+BALANCES_ASTRAY = f"""
+SELECT id, accounts.amount, coalesce(booked.amount, 0)
+FROM accounts
+LEFT JOIN (
+    {BOOKED}
 ) AS booked ON booked.account_id = accounts.id
 WHERE accounts.amount <> coalesce(booked.amount, 0)
 LIMIT 10
-"""
+"""  # noqa: S608 - SQL of ours
 REFUSED = "SELECT id, reason FROM orders WHERE status = 'refused' LIMIT 10"
 COMPLAINTS = {
     "balances do not sum to zero": SUM_OF_BALANCES,

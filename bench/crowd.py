@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 
 from aiopypay import migrations
 from aiopypay.passwords import LANES, MEMORY_KIB, PASSES
-from bench.books import query
+from bench.books import BOOKED, query
 from bench.progress import doing, done
 from bench.users import BenchUser, basic
 
@@ -65,19 +65,13 @@ CROSS JOIN LATERAL (VALUES
 ) AS transfer (kind, to_account_id, amount, comment)
 """
 
-UPDATE_BALANCES = """
+UPDATE_BALANCES = f"""
 UPDATE accounts SET amount = booked.amount
 FROM (
-    SELECT account_id, sum(amount) AS amount
-    FROM (
-        SELECT to_account_id AS account_id, amount FROM transfers
-        UNION ALL
-        SELECT from_account_id, -amount FROM transfers
-    ) AS changes
-    GROUP BY account_id
+    {BOOKED}
 ) AS booked
 WHERE accounts.id = booked.account_id
-"""
+"""  # noqa: S608 - SQL of ours
 
 
 def fill(dsn: str, users: int, transfers: int) -> None:

@@ -2,8 +2,8 @@
 
 from aiopypay.database import Statement
 
-# NO KEY UPDATE is what an UPDATE of the balance takes itself; unlike UPDATE it lets the foreign keys of other
-# transactions' rows pass. In id order, so that two batches cannot lock each other out.
+# NO KEY UPDATE is what an UPDATE of the balance takes itself. In id order, so that two batches cannot lock each other
+# out.
 LOCK_ACCOUNTS = Statement(
     "lock_accounts",
     ("ids",),

@@ -107,10 +107,11 @@ async def book_plans(
     """
     if not plans:
         return {}, []
-    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans))
+    changed = changes(plans)
+    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans, changed))
     [(*_, posted_at, transfer_ids)] = [row for row in rows if row[0] is None]
     accounts = [AccountState(*row[:-1]) for row in rows if row[0] is not None]
-    if len(accounts) != len(changes(plans)):
+    if len(accounts) != len(changed):
         # An account vanished between plan and write. The transaction must not be committed.
         raise errors.InternalError
     numbered = iter(transfer_ids)
@@ -157,9 +158,8 @@ async def _lock_accounts(
     return accounts, currencies
 
 
-def _write_parameters(plans: Sequence[PlannedOrder]) -> dict[str, object]:
+def _write_parameters(plans: Sequence[PlannedOrder], changed: Mapping[int, Decimal]) -> dict[str, object]:
     transfers = [transfer for plan in plans for transfer in plan.transfers]
-    changed = changes(plans)
     return {
         **_order_parameters([plan.order for plan in plans]),
         "balances": _array(plan.balance for plan in plans),
