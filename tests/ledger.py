@@ -1,5 +1,6 @@
 """The books, read and written by plain SQL, as an operator would: the tests' own view of the truth."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -77,6 +78,15 @@ def query(database_url: str, sql: str, parameters: Any = None) -> list[tuple[Any
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
+
+
+async def alter(database_url: str, sql: str) -> None:
+    """Executes a command that waits for the locks of others, in a thread.
+
+    A service in this process gives its locks up on the event loop: executed there, the command would wait for it until
+    PostgreSQL ends the service's session.
+    """
+    await asyncio.to_thread(query, database_url, sql)
 
 
 def value(database_url: str, sql: str, parameters: Any = None) -> Any:

@@ -215,9 +215,9 @@ async def test_a_poisonous_order_gets_its_own_answer_and_its_neighbours_theirs(
     service: Service, constraint: str
 ) -> None:
     if constraint == "trigger":
-        ledger.query(service.database_url, REFUSE_POISON.format(sqlstate="P0001"))
+        await ledger.alter(service.database_url, REFUSE_POISON.format(sqlstate="P0001"))
     else:
-        ledger.query(service.database_url, "ALTER TABLE transfers ADD CHECK (comment <> 'poison')")
+        await ledger.alter(service.database_url, "ALTER TABLE transfers ADD CHECK (comment <> 'poison')")
     holder, alice, bob = await funded(service, "10"), await funded(service, "100"), await service.register()
     comments = ["fine"] * 30
     comments[13] = "poison"
@@ -242,7 +242,7 @@ async def test_a_poisonous_order_gets_its_own_answer_and_its_neighbours_theirs(
 
 
 async def test_two_poisonous_orders_harm_only_themselves(service: Service) -> None:
-    ledger.query(service.database_url, REFUSE_POISON.format(sqlstate="22000"))
+    await ledger.alter(service.database_url, REFUSE_POISON.format(sqlstate="22000"))
     alice, bob = await funded(service, "100"), await service.register()
     answers = await asyncio.gather(
         *(alice.pay(bob, "1", comment="poison" if number in (3, 17) else "fine") for number in range(20))
@@ -254,17 +254,17 @@ async def test_two_poisonous_orders_harm_only_themselves(service: Service) -> No
 
 
 async def test_a_poisonous_order_burns_no_key(service: Service) -> None:
-    ledger.query(service.database_url, REFUSE_POISON.format(sqlstate="P0001"))
+    await ledger.alter(service.database_url, REFUSE_POISON.format(sqlstate="P0001"))
     alice, bob = await funded(service, "100"), await service.register()
     (await alice.pay(bob, "1", comment="poison", key="rent")).problem(500)
-    ledger.query(service.database_url, "DROP TRIGGER refuse_poison ON transfers")
+    await ledger.alter(service.database_url, "DROP TRIGGER refuse_poison ON transfers")
     (await alice.pay(bob, "1", comment="poison", key="rent")).ok()
     assert await bob.balance() == 1
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03"])
 async def test_an_order_that_meets_a_busy_database_again_and_again_is_503(service: Service, sqlstate: str) -> None:
-    ledger.query(service.database_url, REFUSE_POISON.format(sqlstate=sqlstate))
+    await ledger.alter(service.database_url, REFUSE_POISON.format(sqlstate=sqlstate))
     alice, bob = await funded(service, "100"), await service.register()
     answers = await asyncio.gather(
         *(alice.pay(bob, "1", comment="poison" if number == 5 else "fine") for number in range(10))
@@ -366,7 +366,7 @@ async def test_a_deadlock_is_tried_again(database_url: str, settings: Settings, 
 
 async def test_a_serialisation_failure_is_tried_again(service: Service) -> None:
     # Raised by the first two attempts of an order: a sequence counts them, for it is not rolled back.
-    ledger.query(
+    await ledger.alter(
         service.database_url,
         """
         CREATE SEQUENCE attempts;
@@ -382,9 +382,9 @@ async def test_a_serialisation_failure_is_tried_again(service: Service) -> None:
         """,
     )
     alice, bob = await service.register(), await service.register()
-    ledger.query(service.database_url, "ALTER TABLE orders DISABLE TRIGGER fail_twice")
+    await ledger.alter(service.database_url, "ALTER TABLE orders DISABLE TRIGGER fail_twice")
     ledger.deposit(service.database_url, alice.accounts["USD"], "100")
-    ledger.query(service.database_url, "ALTER TABLE orders ENABLE TRIGGER fail_twice")
+    await ledger.alter(service.database_url, "ALTER TABLE orders ENABLE TRIGGER fail_twice")
     (await alice.pay(bob, "10")).ok()
     assert ledger.value(service.database_url, "SELECT last_value FROM attempts") == 3
     assert booked_payments(service) == 1
@@ -393,7 +393,7 @@ async def test_a_serialisation_failure_is_tried_again(service: Service) -> None:
 
 async def test_a_failure_at_commit_books_nothing_and_is_judged_by_its_code(service: Service) -> None:
     # Deferred to COMMIT, where only a code tells that certainly nothing was booked.
-    ledger.query(
+    await ledger.alter(
         service.database_url,
         """
         CREATE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -96,12 +96,12 @@ async def test_a_method_that_an_address_does_not_have_is_405(
 
 
 async def test_a_defect_is_500_and_says_nothing_of_its_cause(service: Service) -> None:
-    ledger.query(service.database_url, "ALTER TABLE currencies RENAME TO money_kinds")
+    await ledger.alter(service.database_url, "ALTER TABLE currencies RENAME TO money_kinds")
     answer = await service.get("/currencies")
     answer.problem(500, "internal-error")
     for cause in ("currencies", "relation", "SELECT", "42P01", "psycopg", "Traceback", "aiopg"):
         assert cause not in answer.text
-    ledger.query(service.database_url, "ALTER TABLE money_kinds RENAME TO currencies")
+    await ledger.alter(service.database_url, "ALTER TABLE money_kinds RENAME TO currencies")
     (await service.get("/currencies")).ok()
 
 
