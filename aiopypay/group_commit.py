@@ -3,7 +3,7 @@
 If the process dies, or the connection is lost, before COMMIT is sent, nothing of a batch is booked: its orders are
 then accepted by the deputy under the same ids. After it, all of the batch or nothing is booked, and nobody knows
 which: then it enters the journal whole, as it was planned. Its plan has been on disk since before COMMIT, so that
-a process killed in between finds it at its next start. A caller that goes away changes nothing: the batch runs in
+a process killed in between, or before it has recorded what was booked, finds it at its next start. A caller that goes away changes nothing: the batch runs in
 a task of its own.
 """
 
@@ -196,7 +196,7 @@ class GroupCommit:
                 await self._deputy.withdraw_plan()
             raise
         if records:
-            self._deputy.record(accounts, records.values(), is_followed=self._batches.queued > 0)
+            self._deputy.record(accounts, list(records.values()))
         return _in_order(orders, {**judgement.replays(orders), **records})
 
 

@@ -1,7 +1,7 @@
 """The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
@@ -45,6 +45,8 @@ class Deputy:
         self.blocked: str | None = None
         # Whether a plan that could not be written may be on disk, where nothing withdraws it any more.
         self._plan_left = False
+        # The number of the plan of the batch under way. There is one batch at a time.
+        self._plan = 0
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
@@ -99,7 +101,9 @@ class Deputy:
         writing = None
         if plans and not self._node.fenced:
             now = datetime.now(UTC)
-            writing = self._node.start(deputy_work.write_plan, [entry_of(plan, now, in_doubt=True) for plan in plans])
+            self._plan += 1
+            entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
+            writing = self._node.start_first(deputy_work.write_plan, self._plan, entries)
         return self._plan_kept(writing, is_needed=bool(plans))
 
     async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
@@ -124,7 +128,7 @@ class Deputy:
         if self._plan_left:
             raise StandInFenced("The outcome is unknown: the plan of the payment may be on a disk that fails.")
         if not self._node.fenced:
-            await self._node.run(deputy_work.withdraw_plan)
+            await self._node.run(deputy_work.withdraw_plan, self._plan)
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
@@ -139,7 +143,7 @@ class Deputy:
         if self._node.fenced:
             return answers
         try:
-            entries = await self._node.run(deputy_work.adopt_plan)
+            entries = await self._node.run(deputy_work.adopt_plans)
         except StandInFenced:
             return answers
         if self.fence() is not None:
@@ -147,16 +151,20 @@ class Deputy:
         logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
         return answers | {entry.order.id: entry for entry in entries}
 
-    def record(
-        self, accounts: Sequence[AccountState], records: Iterable[OrderRecord], *, is_followed: bool = False
-    ) -> None:
-        """Remembers what a batch has booked, behind the answer's back, and with it withdraws the plan.
+    def record(self, accounts: Sequence[AccountState], records: Sequence[OrderRecord]) -> None:
+        """Remembers what the batch has booked, soon and behind the answer's back, and with it withdraws its plan.
 
-        `is_followed`: another batch comes right behind; it is remembered together with that one's plan.
+        Until then the plan stays: a process that is killed finds the batch in doubt, and at settling that it is booked.
         """
         if not self._node.fenced:
-            hand_over = self._node.defer if is_followed else self._node.post
-            hand_over(deputy_work.record, accounts, list(records))
+            booked = deputy_work.Booked(self._plan, accounts, records)
+            self._node.defer(deputy_work.record, booked, weight=len(records))
+
+    async def trim_orders(self) -> None:
+        """Drops the oldest orders that are too many to be remembered, as long as no batch comes."""
+        plan = self._plan
+        while await self._node.run(deputy_work.trim_orders) and plan == self._plan:
+            pass
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
         """Returns the users with these names, in lower case, by name.

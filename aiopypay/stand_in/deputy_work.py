@@ -8,7 +8,7 @@ from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN
 from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.records import Entry
-from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
@@ -70,36 +70,53 @@ def write_standing(store: Store, standing: Standing) -> None:
         store.set_setting(NODES, str(standing.nodes))
 
 
-def write_plan(store: Store, entries: list[Entry]) -> None:
-    """Keeps the plan of the batch about to be committed. Raises StoreFailed where the last one is still there."""
-    if store.has_plan():
-        raise StoreFailed("what the last batch booked could not be written")
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What a batch has booked: the accounts as it left them, its orders, and the number of its plan."""
+
+    plan: int
+    accounts: Sequence[AccountState]
+    records: Sequence[OrderRecord]
+
+
+def write_plan(store: Store, number: int, entries: list[Entry]) -> None:
+    """Keeps the plan of the batch about to be committed."""
     with store.transaction(durable=True):
-        store.write_plan(entries)
+        store.write_plan(number, entries)
 
 
-def withdraw_plan(store: Store) -> None:
+def withdraw_plan(store: Store, number: int) -> None:
     """Drops the plan of a batch that was certainly not booked."""
     with store.transaction(durable=True):
-        store.withdraw_plan()
+        store.withdraw_plans([number])
 
 
-def adopt_plan(store: Store) -> list[Entry]:
-    """Moves the plan into the journal and returns its entries."""
-    entries = store.plan()
+def adopt_plans(store: Store) -> list[Entry]:
+    """Moves all plans into the journal, in their order, and returns their entries."""
+    plans = store.plans()
+    entries = [entry for plan in plans.values() for entry in plan]
     with store.transaction(durable=True):
         store.append(entries)
-        store.withdraw_plan()
+        store.withdraw_plans(plans)
     return entries
 
 
-def record(store: Store, accounts: Sequence[AccountState], records: Sequence[OrderRecord]) -> None:
-    """Remembers what a batch has booked, and with it withdraws its plan."""
+def record(store: Store, batches: Sequence[Booked]) -> None:
+    """Remembers what batches have booked, in their order, and with it withdraws their plans."""
+    records = [record for booked in batches for record in booked.records]
     with store.transaction(durable=False):
-        store.withdraw_plan()
-        store.remember_accounts(accounts)
+        store.withdraw_plans([booked.plan for booked in batches])
+        store.remember_accounts([account for booked in batches for account in booked.accounts])
         store.remember_orders(records)
         note_transfers(store, records)
+
+
+def trim_orders(store: Store) -> bool:
+    """Drops some of the orders of which too many are remembered; tells whether there are more."""
+    if store.has_excess_orders():
+        with store.transaction(durable=False):
+            store.trim_orders()
+    return store.has_excess_orders()
 
 
 def reset_seconds(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The journal of accepted orders, and the plan of the batch under way."""
+"""The journal of accepted orders, and the plans of batches whose outcome is not recorded."""
 
 import json
 import sqlite3
@@ -12,7 +12,9 @@ from aiopypay.stand_in.failures import DuplicateEntry
 from aiopypay.stand_in.records import Entry, JournalEntry, State
 from aiopypay.stand_in.rows import Row, Rows
 
-SELECT_PLAN = "SELECT id, content, checksum FROM plan"
+SELECT_PLANS = "SELECT id, content, checksum FROM plan ORDER BY id"
+# What is withdrawn was written by this process: its content is not read again.
+SELECT_PLAN_CHECKSUM = "SELECT id, checksum FROM plan WHERE id = ?"
 INSERT_PLAN = "INSERT INTO plan (id, content, checksum) VALUES (?, ?, ?)"
 DELETE_PLAN = "DELETE FROM plan WHERE id = ?"
 
@@ -49,30 +51,22 @@ class Journal(Rows):
     """The part of the store that holds what must be booked. All of it raises StoreDamaged in a damaged store,
     but for `entry` and `entries`: these return what verifies."""
 
-    def write_plan(self, entries: Sequence[Entry]) -> None:
-        """Keeps the plan of the batch about to be committed. Raises RuntimeError when there is one already."""
-        if self.has_plan():
-            raise RuntimeError("a process has one batch, and one plan, at a time")
-        self._add("plan", INSERT_PLAN, [(1, _encode(entries))])
+    def write_plan(self, number: int, entries: Sequence[Entry]) -> None:
+        """Keeps the plan of the batch about to be committed. Raises sqlite3.IntegrityError for a number in use."""
+        self._add("plan", INSERT_PLAN, [(number, _encode(entries))])
 
-    def has_plan(self) -> bool:
-        """Tells whether there is a plan, without looking at it."""
-        return bool(self._seal.counts.get("plan"))
-
-    def withdraw_plan(self) -> None:
-        """Drops the plan, where there is one."""
-        if not self.has_plan():
-            return
-        rows = self._rows("plan", SELECT_PLAN)
+    def withdraw_plans(self, numbers: Iterable[int]) -> None:
+        """Drops plans, those of them that are there."""
+        rows = [row for number in numbers for row in self._found("plan", SELECT_PLAN_CHECKSUM, (number,))]
         self._write(DELETE_PLAN, [(row[0],) for row in rows])
         self._remove("plan", rows)
 
-    def plan(self) -> list[Entry]:
-        """Returns the plan; empty when there is none."""
+    def plans(self) -> dict[int, list[Entry]]:
+        """Returns the plans by their number, in the order in which they were written."""
         self._require_sound()
-        rows = self._rows("plan", SELECT_PLAN)
+        rows = self._rows("plan", SELECT_PLANS)
         self._require_sound()
-        return _decode_plan(rows[0][1]) if rows else []
+        return {row[0]: _decode_plan(row[1]) for row in rows}
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Adds entries to the journal's tail, in their order. Raises DuplicateEntry for an order id it holds."""

@@ -49,6 +49,7 @@ class Keeper:
                 try:
                     await self.register()
                     await self._rates.follow()
+                    await self._deputy.trim_orders()
                     if self._deputy.standing.nodes > 1:
                         await self._follow()
                 except Problem as problem:

@@ -5,11 +5,16 @@ from uuid import UUID
 
 import msgspec
 
+from aiopypay.stand_in.checksums import ROW_BYTES
 from aiopypay.stand_in.known import Known
 from aiopypay.stand_in.rows import Row
 from aiopypay.store.orders import OrderRecord
 
 ORDERS_MAX = 1_000_000
+# Dropping an order costs as much as remembering one, for its id is anywhere in the index. So it is put off until there
+# is time for it, or so many are too many.
+ORDERS_SPARE = 0.25
+TRIMMED_AT_ONCE = 500
 LOOKED_UP_AT_ONCE = 100
 
 SELECT_ORDER = "SELECT position, id, content, checksum FROM orders WHERE id = ?"
@@ -19,10 +24,10 @@ SELECT position, id, content, checksum FROM orders WHERE id IN ({", ".join("?" *
 SELECT_ORDERS_BETWEEN = "SELECT position, id, content, checksum FROM orders WHERE id BETWEEN ? AND ?"
 SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
 SELECT_OLDEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT 1"
-# One row, for the reason that accounts are.
+# What is dropped is not read: the checksums alone, for the seal.
 SELECT_OLDEST_ORDERS = """
-SELECT json_group_array(json_array(position, hex(id), hex(content), hex(checksum)))
-FROM (SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT ?)
+SELECT max(position), group_concat(hex(checksum), '')
+FROM (SELECT position, checksum FROM orders ORDER BY position LIMIT ?)
 """
 WRITE_ORDER = """
 INSERT INTO orders (position, id, content, checksum) VALUES (?, ?, ?, ?)
@@ -44,7 +49,7 @@ class KnownOrders(Known):
     def remember_orders(self, orders: Iterable[OrderRecord]) -> None:
         """Keeps orders with their outcome, in place of what was known under their ids.
 
-        The newest `orders_max` are kept; once others were dropped the setting "orders_trimmed" is "yes".
+        The newest `orders_max` at least are kept; once others were dropped the setting "orders_trimmed" is "yes".
         """
         by_id = {order.id.bytes: _encode(order) for order in orders}
         known = {row[1]: row for row in self._order_rows(list(by_id))}
@@ -56,7 +61,7 @@ class KnownOrders(Known):
             rows.append((known[order_id][0] if order_id in known else position, order_id, content))
         self._remove("orders", known.values())
         self._add("orders", WRITE_ORDER, rows)
-        self._trim_orders()
+        self._trim_if_full()
 
     def remember_older_orders(self, orders: Iterable[OrderRecord]) -> None:
         """Keeps orders that are older than all that are known, newest first; what there is no room for is dropped."""
@@ -66,7 +71,7 @@ class KnownOrders(Known):
         oldest = self._rows("orders", SELECT_OLDEST_ORDER)
         position = oldest[0][0] if oldest else 1
         self._add("orders", WRITE_ORDER, [(position - n, *row) for n, row in enumerate(by_id.items(), start=1)])
-        self._trim_orders()
+        self._trim_if_full()
 
     def order(self, order_id: UUID) -> OrderRecord | None:
         """Returns the order of this id; None when it is not known here."""
@@ -84,12 +89,26 @@ class KnownOrders(Known):
             padding = [None] * (LOOKED_UP_AT_ONCE - len(some))
             yield from self._rows("orders", SELECT_ORDERS, [*some, *padding])
 
-    def _trim_orders(self) -> None:
-        excess = self._seal.counts.get("orders", 0) - self.orders_max
-        if excess <= 0:
+    def has_excess_orders(self) -> bool:
+        """Tells whether more orders are kept than `orders_max`."""
+        return self._excess_orders() > 0
+
+    def trim_orders(self) -> None:
+        """Drops the oldest of the excess orders, TRIMMED_AT_ONCE at most."""
+        self._drop_orders(min(self._excess_orders(), TRIMMED_AT_ONCE))
+
+    def _excess_orders(self) -> int:
+        return self._seal.counts.get("orders", 0) - self.orders_max
+
+    def _trim_if_full(self) -> None:
+        self._drop_orders(self._excess_orders() - int(ORDERS_SPARE * self.orders_max))
+
+    def _drop_orders(self, number: int) -> None:
+        if number <= 0:
             return
-        oldest = self._packed_rows("orders", SELECT_OLDEST_ORDERS, (excess,), packed=3)
-        self._write(DELETE_OLDEST_ORDERS, [(max(row[0] for row in oldest),)] if oldest else [])
-        self._remove("orders", oldest)
+        [(last, digits)] = self._found("orders", SELECT_OLDEST_ORDERS, (number,)) or [(0, "")]
+        checksums = bytes.fromhex(digits)
+        self._write(DELETE_OLDEST_ORDERS, [(last,)])
+        self._seal.remove("orders", [checksums[at : at + ROW_BYTES] for at in range(0, len(checksums), ROW_BYTES)])
         if self.setting(ORDERS_TRIMMED) is None:
             self.set_setting(ORDERS_TRIMMED, "yes")

@@ -14,7 +14,7 @@ from aiopypay.settings import Settings
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
-from aiopypay.stand_in.deputy_work import adopt_plan
+from aiopypay.stand_in.deputy_work import adopt_plans
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
@@ -131,7 +131,7 @@ class StandIn:
         return await self._node.run(journal_page, state, after_sequence)
 
     async def _open(self) -> None:
-        await self._node.run(_adopt_plan_of_last_run)
+        await self._node.run(_adopt_plans_of_last_run)
         await self.deputy.recall()
         try:
             await self._keeper.register()
@@ -177,12 +177,11 @@ async def _guarded(work: Coroutine[Any, Any, None]) -> None:
         logger.critical("A part of stand-in has ended; restart the service", exc_info=True)
 
 
-def _adopt_plan_of_last_run(store: Store) -> None:
-    """The last run ended between a plan and its outcome: the batch is in doubt and enters the journal whole."""
-    entries = store.plan()
-    if entries:
-        adopt_plan(store)
-        logger.warning("A batch of %s orders was in doubt when the service ended; the journal has it.", len(entries))
+def _adopt_plans_of_last_run(store: Store) -> None:
+    """The last run ended between plans and the record of their outcome: these batches enter the journal whole."""
+    if store.plans():
+        entries = adopt_plans(store)
+        logger.warning("%s orders were in doubt when the service ended; the journal has them.", len(entries))
 
 
 def _journal(store: Store) -> tuple[int, datetime | None]:

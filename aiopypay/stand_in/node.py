@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -18,9 +20,12 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 MARK = "balances-are-kept"
-DEFERRED_SECONDS = 0.02
+# What is deferred waits so long, or until it weighs so much (in orders): a few milliseconds of work.
+DEFERRED_SECONDS = 0.1
+DEFERRED_MAX = 500
 
 
 class Node:
@@ -42,7 +47,9 @@ class Node:
         self.keeps_balances = self._mark.exists()
         self._is_marked = self.keeps_balances
         self._fencing = threading.Lock()
-        self._deferred: list[Callable[[], object]] = []
+        self._deferred: list[tuple[Callable[..., object], object]] = []
+        self._deferred_weight = 0
+        self._deferred_until: asyncio.TimerHandle | None = None
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
         if self._store.dropped:
@@ -85,7 +92,19 @@ class Node:
     ) -> Coroutine[None, None, Result]:
         """Hands work over at once; what it returns is to be awaited for what `run` returns or raises."""
         self._hand_over()
-        return self._outcome(asyncio.wrap_future(self._thread.submit(work, self._store, *args, **kwargs)))
+        return self._begin(partial(work, self._store, *args, **kwargs))
+
+    def start_first(
+        self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[None, None, Result]:
+        """Hands work over as `start` does, but before what is deferred, which it must not depend on."""
+        beginning = self._begin(partial(work, self._store, *args, **kwargs))
+        if self._deferred_weight >= DEFERRED_MAX:
+            self._hand_over()
+        return beginning
+
+    def _begin(self, work: Callable[[], Result]) -> Coroutine[None, None, Result]:
+        return self._outcome(asyncio.wrap_future(self._thread.submit(work)))
 
     async def _outcome(self, future: "asyncio.Future[Result]") -> Result:
         try:
@@ -99,15 +118,15 @@ class Node:
         self._hand_over()
         self._submit(partial(work, self._store, *args, **kwargs))
 
-    def defer(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Hands work over as `post` does, but only together with what comes next, or after DEFERRED_SECONDS.
+    def defer(self, work: Callable[[Store, list[Item]], object], item: Item, *, weight: int) -> None:
+        """Hands `work(store, items)` over as `post` does, but not yet: the items of a while are done at once.
 
-        For work of which more is about to follow: its thread and the event loop's have one interpreter, which the
-        event loop needs now, to answer, and not while it waits for the database.
+        It is done before whatever else is handed over later, but for `start_first`.
         """
-        self._deferred.append(partial(work, self._store, *args, **kwargs))
-        if len(self._deferred) == 1:
-            asyncio.get_running_loop().call_later(DEFERRED_SECONDS, self._hand_over)
+        self._deferred.append((work, item))
+        self._deferred_weight += weight
+        if self._deferred_until is None:
+            self._deferred_until = asyncio.get_running_loop().call_later(DEFERRED_SECONDS, self._hand_over)
 
     def fence(self, reason: str) -> None:
         """From now on this node does not stand in. Called from either thread; done when it returns."""
@@ -128,9 +147,12 @@ class Node:
         self._thread.shutdown()
 
     def _hand_over(self) -> None:
-        deferred, self._deferred = self._deferred, []
-        for work in deferred:
-            self._submit(work)
+        if self._deferred_until is not None:
+            self._deferred_until.cancel()
+            self._deferred_until = None
+        deferred, self._deferred, self._deferred_weight = self._deferred, [], 0
+        for work, items in groupby(deferred, key=itemgetter(0)):
+            self._submit(partial(work, self._store, [item for _, item in items]))
 
     def _submit(self, work: Callable[[], object]) -> None:
         self._thread.submit(work).add_done_callback(self._look_at)

@@ -50,15 +50,15 @@ class Rows:
         """
         return self._sound(table, self._found(table, sql, parameters))
 
-    def _packed_rows(self, table: str, sql: str, parameters: Sequence[Value], *, packed: int = 2) -> list[Row]:
-        """Returns rows as `_rows` does; `sql` yields all as one JSON array of arrays, the last columns as hex."""
+    def _packed_rows(self, table: str, sql: str, parameters: Sequence[Value]) -> list[Row]:
+        """Returns rows as `_rows` does; `sql` yields all as one JSON array of arrays, the last two columns as hex."""
         found = self._found(table, sql, parameters)
         try:
             rows = _decode_packed(found[0][0]) if found else []
         except msgspec.DecodeError as error:
             self._note(f"the table {table} cannot be read ({error})")
             return []
-        return self._sound(table, [(*row[:-packed], *map(bytes.fromhex, row[-packed:])) for row in rows])
+        return self._sound(table, [(*row[:-2], *map(bytes.fromhex, row[-2:])) for row in rows])
 
     def _found(self, table: str, sql: str, parameters: Sequence[Value]) -> list[Row]:
         try:

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from aiopypay.stand_in.checksums import CHAIN_START, ROW_BYTES
-
-# Raised when tables or records change so that an older store cannot be read.
-FORMAT = 1
+from aiopypay.stand_in.tables import FORMAT
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The node's durable store: what it knows of PostgreSQL, its journal, and the plan of the batch under way.
+"""The node's durable store: what it knows of PostgreSQL, its journal, and the plans of the newest batches.
 
 What holds afterwards, and why:
 
@@ -10,6 +10,7 @@ What holds afterwards, and why:
   sequence, and a durable transaction syncs all of it: what goes missing are the newest transactions, without gaps, none
   of them durable. So balances recorded after a batch can only be lost together with the withdrawal of its plan, which
   was recorded with them; the plan is then there again, and the batch is in doubt, which is right whatever became of it.
+  For the same reason the balances of several batches may be recorded at once, some time after they were booked.
 - **After damage** (flipped bits, cuts, files lost or put back from a copy) nothing is taken for sound that was not
   written here. Each row has a keyed checksum; the seal, one row rewritten by each transaction, has the number and the
   combined checksum of all rows of each table, so that none can vanish or come back; entries are chained. SQLite's own
@@ -33,7 +34,7 @@ from aiopypay.stand_in.failures import DuplicateEntry, StoreDamaged, StoreFailed
 from aiopypay.stand_in.journal import Journal
 from aiopypay.stand_in.known_orders import ORDERS_MAX, KnownOrders
 from aiopypay.stand_in.opening import NODE_ID, Opened, open_files
-from aiopypay.stand_in.tables import WRITE_SEAL
+from aiopypay.stand_in.tables import FORMAT, RENEW_PLAN, WRITE_SEAL
 from aiopypay.stand_in.tail import Mark, boot_id
 
 __all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreInUse"]
@@ -120,10 +121,14 @@ class Store(KnownOrders, Journal):
         """Makes certain that what was found is on disk, and that the tail file knows it.
 
         After a kill the log may end with a group that was synced but not yet marked, or not even synced. It
-        verifies and is kept; a retry of its orders will be told that they are accepted.
+        verifies and is kept; a retry of its orders will be told that they are accepted. A store of an older format
+        is brought up to this one in the same transaction.
         """
         with self.transaction(durable=True):
-            pass
+            if self._seal.format != FORMAT:
+                for command in RENEW_PLAN:
+                    self._connection.execute(command)
+                self._seal.format = FORMAT
         self._fold("TRUNCATE")
 
     def _begin(self, durable: bool) -> None:

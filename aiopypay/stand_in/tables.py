@@ -7,7 +7,15 @@ everything else is in `content`, as MessagePack.
 import sqlite3
 from functools import cache
 
-SCHEMA = """
+# Raised when tables or records change so that an older version cannot read the store. Stores of the formats in between
+# are brought up to it when they are opened.
+FORMAT = 2
+OLDEST_FORMAT = 1
+
+OLDER_PLAN = "CREATE TABLE plan (id INTEGER PRIMARY KEY CHECK (id = 1), content BLOB NOT NULL, checksum BLOB NOT NULL)"
+PLAN = "CREATE TABLE plan (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum BLOB NOT NULL)"
+
+SCHEMA = f"""
 CREATE TABLE seal (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum BLOB NOT NULL);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE accounts (
@@ -23,7 +31,7 @@ CREATE TABLE currencies (
 CREATE TABLE orders (
     position INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, content BLOB NOT NULL, checksum BLOB NOT NULL
 );
-CREATE TABLE plan (id INTEGER PRIMARY KEY CHECK (id = 1), content BLOB NOT NULL, checksum BLOB NOT NULL);
+{PLAN};
 CREATE TABLE journal (
     sequence INTEGER PRIMARY KEY, order_id BLOB NOT NULL UNIQUE, content BLOB NOT NULL, link BLOB NOT NULL,
     state TEXT NOT NULL, reason TEXT, settled_at INTEGER, checksum BLOB NOT NULL
@@ -32,6 +40,14 @@ CREATE INDEX journal_by_state ON journal (state);
 """
 
 SELECT_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+
+# Its row, of which there is one at most, keeps its values and with them its checksum.
+RENEW_PLAN = (
+    "ALTER TABLE plan RENAME TO older_plan",
+    PLAN,
+    "INSERT INTO plan (id, content, checksum) SELECT id, content, checksum FROM older_plan",
+    "DROP TABLE older_plan",
+)
 
 # Whole tables, for the verification: every column, the checksum last.
 SCANS = {
@@ -52,11 +68,11 @@ WRITE_SEAL = "INSERT OR REPLACE INTO seal (id, content, checksum) VALUES (?, ?, 
 
 
 @cache
-def expected_schema() -> list[tuple[str, ...]]:
-    """Returns what SELECT_SCHEMA finds in a sound store."""
+def expected_schema(store_format: int) -> list[tuple[str, ...]]:
+    """Returns what SELECT_SCHEMA finds in a sound store of this format."""
     with_schema = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        with_schema.executescript(SCHEMA)
+        with_schema.executescript(SCHEMA if store_format == FORMAT else SCHEMA.replace(PLAN, OLDER_PLAN))
         return with_schema.execute(SELECT_SCHEMA).fetchall()
     finally:
         with_schema.close()

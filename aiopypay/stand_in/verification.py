@@ -15,8 +15,16 @@ from aiopypay.stand_in.checksums import ROW_BYTES, Checksums
 from aiopypay.stand_in.effects import Effects
 from aiopypay.stand_in.journal import decode_entry
 from aiopypay.stand_in.rows import UNREADABLE, raise_misuse
-from aiopypay.stand_in.seal import FORMAT, Seal, combined, decode_seal
-from aiopypay.stand_in.tables import SCAN_JOURNAL, SCANS, SELECT_SCHEMA, SELECT_SEAL, expected_schema
+from aiopypay.stand_in.seal import Seal, combined, decode_seal
+from aiopypay.stand_in.tables import (
+    FORMAT,
+    OLDEST_FORMAT,
+    SCAN_JOURNAL,
+    SCANS,
+    SELECT_SCHEMA,
+    SELECT_SEAL,
+    expected_schema,
+)
 from aiopypay.stand_in.tail import Mark, boot_id
 
 TOLD_MAX = 5
@@ -67,7 +75,7 @@ class Verification:
         if problems != ["ok"]:
             text = ", ".join(" ".join(str(problem).split()) for problem in problems)
             self._findings.damage.append(f"the store is malformed ({text})")
-        if self._connection.execute(SELECT_SCHEMA).fetchall() != expected_schema():
+        if self._connection.execute(SELECT_SCHEMA).fetchall() != expected_schema(self._findings.seal.format):
             self._findings.damage.append("the store's tables are not as they were made")
 
     def _read_seal(self) -> bool:
@@ -76,8 +84,9 @@ class Verification:
             self._findings.damage.append("the store's seal does not verify: store or key are damaged or foreign")
             return False
         seal = decode_seal(rows[0][1])
-        if seal.format != FORMAT:
-            self._findings.damage.append(f"the store has format {seal.format}, this version reads {FORMAT}")
+        if not OLDEST_FORMAT <= seal.format <= FORMAT:
+            told = f"the store has format {seal.format}, this version reads up to {FORMAT}"
+            self._findings.damage.append(told)
             return False
         self._findings.seal = seal
         self._findings.seal_checksum = rows[0][2]

@@ -163,8 +163,8 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "before the record of an outcome": _before(deputy_work, "record"),
     "after the record of an outcome": _after(deputy_work, "record"),
     # As the database goes.
-    "before a batch in doubt is adopted": _in_doubt(_before(deputy_work, "adopt_plan")),
-    "after a batch in doubt is adopted": _in_doubt(_after(deputy_work, "adopt_plan")),
+    "before a batch in doubt is adopted": _in_doubt(_before(deputy_work, "adopt_plans")),
+    "after a batch in doubt is adopted": _in_doubt(_after(deputy_work, "adopt_plans")),
     "before a lost plan is withdrawn": _lost(_before(deputy_work, "withdraw_plan")),
     "after a lost plan is withdrawn": _lost(_after(deputy_work, "withdraw_plan")),
     # Without the database.
@@ -181,8 +181,8 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "after switching online": _after(mode.ModeSwitch, "online"),
     "after the settled journal is pruned": _after(recovery, "_prune"),
     # At the next start.
-    "before the last run's plan is adopted": _before(lifecycle, "adopt_plan"),
-    "after the last run's plan is adopted": _after(lifecycle, "adopt_plan"),
+    "before the last run's plan is adopted": _before(lifecycle, "adopt_plans"),
+    "after the last run's plan is adopted": _after(lifecycle, "adopt_plans"),
 }
 
 

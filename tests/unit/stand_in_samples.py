@@ -67,9 +67,9 @@ def fill(store: Store) -> None:
         store.set_setting("installation", "7")
     with store.transaction(durable=True):
         store.mark_uncertain("bob")
-        store.write_plan([entry(90)])
+        store.write_plan(1, [entry(90)])
     with store.transaction(durable=False):
-        store.withdraw_plan()
+        store.withdraw_plans([1])
         store.remember_orders([record(90), record(91)])
         store.remember_accounts([account(1, "90.00", version=2)])
     for number in range(3):
@@ -79,7 +79,9 @@ def fill(store: Store) -> None:
         store.mark_posted([1], NOON)
         store.mark_refused(2, "account 1 is short of money", NOON)
     with store.transaction(durable=True):
-        store.write_plan([entry(92), entry(93)])
+        store.write_plan(1, [entry(92), entry(93)])
+    with store.transaction(durable=True):
+        store.write_plan(2, [entry(94)])
     with store.transaction(durable=False):
         store.remember_accounts([account(2, "110.00", version=2)])
 
@@ -98,7 +100,7 @@ def content(store: Store) -> dict[str, object]:
         "entries": store.entries(None, 100),
         "pending": store.entries("pending", 100),
         "by order": [store.entry(order_id(number)) for number in range(7)],
-        "plan": store.plan(),
+        "plans": store.plans(),
     }
 
 

@@ -1,9 +1,11 @@
-"""The stand-in store: what it remembers, its journal, its plan, and what a transaction promises."""
+"""The stand-in store: what it remembers, its journal, its plans, and what a transaction promises."""
 
+import sqlite3
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,8 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from aiopypay.ledger import Transfer
+from aiopypay.stand_in import opening
+from aiopypay.stand_in import store as store_module
 from aiopypay.stand_in.journal import decode_entry
+from aiopypay.stand_in.seal import Seal
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged
+from aiopypay.stand_in.tables import FORMAT, OLDER_PLAN, PLAN, SCHEMA
 from tests.unit import stand_in_samples as samples
 from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record, user
 
@@ -49,7 +55,7 @@ def test_a_new_store_is_empty_and_private(store: Store, directory: Path) -> None
     assert store.counts() == (0, 0)
     assert store.pending_count() == 0
     assert store.oldest_pending() is None
-    assert store.plan() == []
+    assert store.plans() == {}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
 
@@ -69,7 +75,7 @@ def test_everything_is_there_again_after_a_restart(directory: Path) -> None:
 def test_a_failed_transaction_leaves_nothing_behind(filled: Store) -> None:
     before = samples.content(filled)
     with pytest.raises(ZeroDivisionError), filled.transaction(durable=True):  # noqa: PT012 - a body is what is tested
-        filled.withdraw_plan()
+        filled.withdraw_plans([1])
         filled.append([entry(50)])
         filled.mark_posted([3], NOON)
         filled.remember_accounts([account(1, "1.00", version=9), account(77)])
@@ -169,8 +175,15 @@ def test_the_newest_orders_are_kept(directory: Path) -> None:
     assert store.setting("orders_trimmed") is None
     assert store.order(order_id(0)) == replace(record(0), reason="told again")
     with store.transaction(durable=False):
-        store.remember_orders([record(number) for number in range(5, 8)])
+        store.remember_orders([record(5)])
+    assert store.setting("orders_trimmed") is None
+    with store.transaction(durable=False):
+        store.remember_orders([record(6), record(7)])
     assert store.setting("orders_trimmed") == "yes"
+    assert [number for number in range(9) if store.order(order_id(number))] == [2, 3, 4, 5, 6, 7]
+    with store.transaction(durable=False):
+        store.trim_orders()
+    assert not store.has_excess_orders()
     assert [number for number in range(9) if store.order(order_id(number))] == [3, 4, 5, 6, 7]
     assert store.order(order_id(7)) == record(7)
     store.close()
@@ -186,16 +199,56 @@ def test_orders_are_looked_up_in_large_batches(store: Store) -> None:
     assert store.order(order_id(249)) == record(249)
 
 
-def test_a_plan_is_there_until_withdrawn_and_there_is_one(store: Store) -> None:
-    with store.transaction(durable=True):
-        store.write_plan([entry(1), entry(2)])
-    assert store.plan() == [entry(1), entry(2)]
-    with pytest.raises(RuntimeError, match="one plan"), store.transaction(durable=True):
-        store.write_plan([entry(3)])
+def test_plans_are_there_until_withdrawn(store: Store) -> None:
+    for number in (1, 2, 3):
+        with store.transaction(durable=True):
+            store.write_plan(number, [entry(number), entry(10 * number)])
     with store.transaction(durable=False):
-        store.withdraw_plan()
-        store.withdraw_plan()
-    assert store.plan() == []
+        store.withdraw_plans([2])
+        store.withdraw_plans([2, 4])
+    assert list(store.plans().items()) == [(1, [entry(1), entry(10)]), (3, [entry(3), entry(30)])]
+    with store.transaction(durable=False):
+        store.withdraw_plans([3, 1])
+    assert store.plans() == {}
+
+
+def test_a_store_of_the_first_format_is_brought_up_to_this_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(opening, "SCHEMA", SCHEMA.replace(PLAN, OLDER_PLAN))
+        older.setattr(opening, "Seal", partial(Seal, format=1))
+        older.setattr(store_module, "FORMAT", 1)
+        store = Store.open(directory)
+    with store.transaction(durable=True):
+        store.write_plan(1, [entry(1)])
+        store.append([entry(2)])
+    with pytest.raises(sqlite3.IntegrityError), store.transaction(durable=True):
+        store.write_plan(2, [entry(3)])
+    store.close()
+
+    for _ in range(2):
+        store = Store.open(directory)
+        assert store.damage is None
+        assert store.plans() == {1: [entry(1)]}
+        assert [found.entry for found in store.pending(9)] == [entry(2)]
+        store.close()
+    store = Store.open(directory)
+    with store.transaction(durable=True):
+        store.write_plan(2, [entry(3)])
+    assert store.plans() == {1: [entry(1)], 2: [entry(3)]}
+    store.close()
+
+
+def test_a_store_of_a_later_format_is_left_alone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(opening, "Seal", partial(Seal, format=FORMAT + 1))
+        later.setattr(store_module, "FORMAT", FORMAT + 1)
+        Store.open(directory).close()
+    store = Store.open(directory)
+    assert store.damage
+    assert f"the store has format {FORMAT + 1}, this version reads up to {FORMAT}" in store.damage
+    store.close()
 
 
 def test_the_journal_keeps_order_and_content(store: Store) -> None:
@@ -337,7 +390,7 @@ def test_a_row_that_does_not_verify_is_damage_and_not_known(directory: Path) -> 
     assert store.account(4)
     assert store.account(5) is None
     assert store.damage == "1 of the rows read from the table accounts are damaged"
-    for use in (store.plan, lambda: store.pending(1), lambda: store.transaction(durable=True).__enter__()):
+    for use in (store.plans, lambda: store.pending(1), lambda: store.transaction(durable=True).__enter__()):
         with pytest.raises(StoreDamaged):
             use()
     assert store.account(4)
