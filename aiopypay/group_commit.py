@@ -3,8 +3,8 @@
 If the process dies, or the connection is lost, before COMMIT is sent, nothing of a batch is booked: its orders are
 then accepted by the deputy under the same ids. After it, all of the batch or nothing is booked, and nobody knows
 which: then it enters the journal whole, as it was planned. Its plan has been on disk since before COMMIT, so that
-a process killed in between, or before it has recorded what was booked, finds it at its next start. A caller that goes away changes nothing: the batch runs in
-a task of its own.
+a process killed in between, or before it has recorded what was booked, finds it at its next start. A caller that
+goes away changes nothing: the batch runs in a task of its own.
 """
 
 import asyncio
