@@ -43,10 +43,9 @@ class Deputy:
         self.filled = False
         # Why the operator must look before anything goes on: a foreign database, an older backup.
         self.blocked: str | None = None
-        # Whether a plan that could not be written may be on disk, where nothing withdraws it any more.
-        self._plan_left = False
-        # The number of the plan of the batch under way. There is one batch at a time.
+        # The number of the plan of the batch under way, and whether it may be on disk. There is one batch at a time.
         self._plan = 0
+        self._plan_begun = False
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
@@ -99,7 +98,8 @@ class Deputy:
         booked without it.
         """
         writing = None
-        if plans and not self._node.fenced:
+        self._plan_begun = bool(plans) and not self._node.fenced
+        if self._plan_begun:
             now = datetime.now(UTC)
             self._plan += 1
             entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
@@ -111,24 +111,26 @@ class Deputy:
             try:
                 await writing
             except StandInFenced:
+                # It may be there all the same, and is then found at the next start.
                 logger.exception("The batch goes on without its plan on disk")
-            # It may be on disk all the same, and is then found at the next start.
-            self._plan_left = self._node.fenced is not None
         if is_needed:
             try:
                 self._node.check_may_book()
             except StandInFenced as fenced:
-                raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_left else fenced) from fenced
+                raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_begun else fenced) from fenced
 
     async def withdraw_plan(self) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
         Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
         """
-        if self._plan_left:
-            raise StandInFenced("The outcome is unknown: the plan of the payment may be on a disk that fails.")
-        if not self._node.fenced:
-            await self._node.run(deputy_work.withdraw_plan, self._plan)
+        if self._plan_begun:
+            # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
+            try:
+                await self._node.run(deputy_work.withdraw_plan, self._plan)
+            except StandInFenced as fenced:
+                told = "The outcome is unknown: the plan of the payment may be on a disk that fails."
+                raise StandInFenced(told) from fenced
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.

@@ -1,0 +1,103 @@
+"""The plans of batches: on disk before COMMIT, and off it again where nothing was booked, whatever else fails."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiopypay.errors import StandInFenced
+from aiopypay.planning import PlannedOrder
+from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.store.accounts import AccountState
+from tests.unit.stand_in_samples import NOON, entry, order_id, record
+
+
+def plan(number: int) -> PlannedOrder:
+    planned = entry(number)
+    return PlannedOrder(planned.order, planned.transfers, planned.balance, planned.decimals, Decimal("0.01"))
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    node = Node(tmp_path / "stand-in")
+    node.start_keeping()
+    yield node
+    await node.close()
+
+
+@pytest.fixture
+def deputy(node: Node) -> Deputy:
+    return Deputy(node, ModeSwitch(), OfflineSettings())
+
+
+async def planned(node: Node) -> list[int]:
+    """The orders of the plans on disk. What is deferred is done before they are looked up."""
+    plans = await node.run(Store.plans)
+    return [number for number in range(20) for plan in plans.values() if plan[0].order.id == order_id(number)]
+
+
+async def book(deputy: Deputy, number: int) -> None:
+    await deputy.keep_plan([plan(number)])
+    deputy.record([AccountState(1, 2, "USD", Decimal(90), number, NOON, NOON)], [record(number)])
+
+
+async def test_the_plan_of_a_booked_batch_goes_with_its_record(node: Node, deputy: Deputy) -> None:
+    await book(deputy, 1)
+    await book(deputy, 2)
+    await deputy.keep_plan([plan(3)])
+    assert await planned(node) == [3]
+    account = await node.run(Store.account, 1)
+    assert account is not None
+    assert account.version == 2
+    await deputy.withdraw_plan()
+    assert await planned(node) == []
+
+
+async def test_until_then_a_process_that_is_killed_leaves_all_plans(tmp_path: Path, node: Node, deputy: Deputy) -> None:
+    for number in (1, 2, 3):
+        await book(deputy, number)
+    copy = tmp_path / "as the kill leaves it"
+    copy.mkdir(mode=0o700)
+    for file in (tmp_path / "stand-in").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    store = Store.open(copy)
+    assert store.damage is None
+    assert [plan[0].order.id for plan in store.plans().values()] == [order_id(number) for number in (1, 2, 3)]
+    store.close()
+    assert await planned(node) == []
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, method: str, why: str) -> None:
+    """From now on this method of the store fails."""
+
+    def fail(*_: Any) -> None:
+        raise StoreFailed(why)
+
+    monkeypatch.setattr(Store, method, fail)
+
+
+async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_it(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await book(deputy, 1)
+    failing(monkeypatch, "remember_accounts", "the disk was full for a moment")
+    await deputy.keep_plan([plan(2)])
+    await planned(node)
+    assert node.fenced == "the disk was full for a moment"
+    await deputy.withdraw_plan()
+    assert await planned(node) == [1], "it was booked, and is not recorded"
+
+
+async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deputy.keep_plan([plan(2)])
+    failing(monkeypatch, "withdraw_plans", "the disk fails")
+    with pytest.raises(StandInFenced, match="The outcome is unknown"):
+        await deputy.withdraw_plan()
