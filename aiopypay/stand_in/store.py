@@ -52,6 +52,8 @@ class Store(KnownOrders, Journal):
         self._lock = lock
         self._boot = boot_id()
         self._changes_folded = 0
+        # Whether SQLite has been told to sync at COMMIT.
+        self._syncs: bool | None = None
         self.orders_max = orders_max
         self.damage = opened.findings.told()
         self.dropped = opened.findings.lost
@@ -138,7 +140,9 @@ class Store(KnownOrders, Journal):
         if self._in_transaction:
             raise RuntimeError("one transaction at a time")
         with self._failures_told():
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if durable is not self._syncs:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._syncs = durable
             self._connection.execute("BEGIN IMMEDIATE")
         self._spoiled = False
         self._in_transaction = True
