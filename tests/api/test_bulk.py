@@ -660,7 +660,9 @@ class TestPoison:
     @pytest.fixture(autouse=True)
     async def poison(self, service: Service) -> None:
         """From now on the comment `poison` breaks a constraint."""
-        await ledger.alter(service.database_url, "ALTER TABLE transfers ADD CONSTRAINT no_poison CHECK (comment <> 'poison')")
+        await ledger.alter(
+            service.database_url, "ALTER TABLE transfers ADD CONSTRAINT no_poison CHECK (comment <> 'poison')"
+        )
 
     async def test_it_takes_no_other_with_it(self, service: Service, alice: Caller, bob: Caller) -> None:
         transfers = [pays(alice, bob, 1) for _ in range(9)]
