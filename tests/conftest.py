@@ -9,7 +9,6 @@ import contextlib
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,6 @@ from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import aiohttp
 import hypothesis
@@ -25,13 +23,15 @@ import pytest
 from aiohttp import web
 from psycopg2.extensions import make_dsn
 
-from aiopypay import migrations, superuser
+from aiopypay import migrations, passwords, superuser
 from aiopypay.app import create_app
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.http_server import Runner
 from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import Caller, Service
+from tests.cluster import administration_dsn, start_cheaper
+from tests.databases import Databases
 
 # Failures are shown with what reproduces them; nothing is written beside the tests.
 hypothesis.settings.register_profile("aiopypay", deadline=None, print_blob=True, database=None)
@@ -40,20 +40,13 @@ hypothesis.settings.load_profile("aiopypay")
 SUPERUSER_PASSWORD = "the superuser's password"
 TEMPLATE = "aiopypay_template"
 
-# fsync stays on: what is committed is on disk. What is saved is work that no test looks at.
-CHEAPER = (
-    "checkpoint_timeout = '1h'",
-    "max_wal_size = '4GB'",
-    "autovacuum = off",
-    "jit = off",
-    "max_connections = 200",
-    "max_wal_senders = 0",
-    "wal_level = minimal",
-)
+# Argon2's memory where no test looks at hashing: a user is registered 50 ms sooner.
+CHEAP_MEMORY_KIB = 64
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Lets SIGTERM end the run as Ctrl-C does: fixtures finish, and no server stays behind."""
+    config.addinivalue_line("markers", "real_hashing: a module that looks at hashing, or at how long it takes")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -74,11 +67,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     directory = Path(tempfile.mkdtemp(prefix="aiopypay-"))
     server = EmbeddedPostgres(directory)
     try:
-        server.start()
-        for setting in CHEAPER:
-            ledger.query(administration_dsn(server), f"ALTER SYSTEM SET {setting}")
-        server.stop()
-        server.start()
+        start_cheaper(server)
         yield server
     finally:
         with contextlib.suppress(Exception):
@@ -93,21 +82,29 @@ def template(postgres: EmbeddedPostgres) -> str:
     ledger.query(administration, f"CREATE DATABASE {TEMPLATE} OWNER aiopypay")
     dsn = make_dsn(postgres.dsn, dbname=TEMPLATE)
     migrations.apply(dsn)
-    run_apart(superuser.ensure_password(Settings(database_url=dsn, superuser_password=SUPERUSER_PASSWORD)))
+    with argon2_memory(CHEAP_MEMORY_KIB):
+        run_apart(superuser.ensure_password(Settings(database_url=dsn, superuser_password=SUPERUSER_PASSWORD)))
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: EmbeddedPostgres, template: str) -> Iterator[Databases]:
+    """Where fresh databases come from."""
+    with contextlib.closing(Databases(postgres, template)) as made:
+        yield made
+
+
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    """A DSN of a fresh, migrated database that belongs to the service's role; it is gone after the test."""
-    with fresh_database(postgres, template) as dsn:
+def database_url(databases: Databases) -> Iterator[str]:
+    """A DSN of a fresh, migrated database that belongs to the service's role; it goes after the test."""
+    with databases.fresh() as dsn:
         yield dsn
 
 
 @pytest.fixture
-def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+def empty_database_url(databases: Databases) -> Iterator[str]:
     """A DSN of a fresh database with nothing in it, not even the schema."""
-    with fresh_database(postgres, "template1") as dsn:
+    with databases.empty() as dsn:
         yield dsn
 
 
@@ -135,9 +132,9 @@ async def service(start_service: StartService, settings: Settings) -> Service:
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+def shared_database_url(databases: Databases) -> Iterator[str]:
     """A DSN of a database for a whole module, for tests that leave nothing behind."""
-    with fresh_database(postgres, template) as dsn:
+    with databases.fresh() as dsn:
         yield dsn
 
 
@@ -205,37 +202,11 @@ async def _served(settings: Settings) -> AsyncIterator[Service]:
 
 
 @contextlib.contextmanager
-def fresh_database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    """Makes a database after the template and drops it at the end, sessions that linger included."""
-    name = f"test_{uuid4().hex}"
-    ledger.query(administration_dsn(postgres), f"CREATE DATABASE {name} OWNER aiopypay TEMPLATE {template}")
-    try:
-        yield make_dsn(postgres.dsn, dbname=name)
-    finally:
-        if postgres.is_running():
-            drop_database(postgres, name)
-
-
-def drop_database(postgres: EmbeddedPostgres, name: str) -> None:
-    """Drops a database, ending its sessions first: DROP DATABASE itself looks for their end only every 100 ms."""
-    connection = ledger.connect(administration_dsn(postgres))
-    try:
-        with connection.cursor() as cursor:
-            # A session that hangs in its authentication holds up a DROP; better an error than a run that hangs.
-            cursor.execute("SET statement_timeout = '30s'")
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
-                if not cursor.fetchall():
-                    break
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        connection.close()
-
-
-def administration_dsn(postgres: EmbeddedPostgres) -> str:
-    """The DSN of the server's superuser, who may do what the service's role may not."""
-    return make_dsn(postgres.dsn, user="postgres", dbname="postgres")
+def argon2_memory(kibibytes: int) -> Iterator[None]:
+    """Within, services that start in this process hash passwords in so much memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "MEMORY_KIB", kibibytes)
+        yield
 
 
 def with_credit(settings: Settings, **credit: str) -> Settings:

@@ -9,11 +9,6 @@ from tests.client import PASSWORD, Caller, Service, basic
 from tests.conftest import SUPERUSER_PASSWORD
 
 
-@pytest.fixture
-async def admin(service: Service) -> Caller:
-    return await service.superuser(SUPERUSER_PASSWORD)
-
-
 async def listed(admin: Caller, query: str = "") -> Any:
     return (await admin.get(f"/api/users?{query}")).ok()
 

@@ -13,6 +13,8 @@ from tests import ledger
 from tests.client import PASSWORD, Answer, Caller, Service, basic
 from tests.conftest import SUPERUSER_PASSWORD, register_apart
 
+pytestmark = pytest.mark.real_hashing
+
 
 class Argon2Count:
     """How often argon2 ran."""

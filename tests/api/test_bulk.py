@@ -15,20 +15,6 @@ from tests.client import Answer, Caller, Service
 NOWHERE = 10**9
 
 
-@pytest.fixture
-async def alice(service: Service) -> Caller:
-    """A user with 100 dollars."""
-    caller = await service.register("alice")
-    ledger.deposit(service.database_url, caller.accounts["USD"], "100")
-    return caller
-
-
-@pytest.fixture
-async def bob(service: Service) -> Caller:
-    """A user without money."""
-    return await service.register("bob")
-
-
 def pays(payer: Caller, payee: Caller, amount: Any, **members: Any) -> dict[str, Any]:
     """A transfer of a bulk, in dollars."""
     return {"from": payer.accounts["USD"], "to": payee.accounts["USD"], "amount": amount, **members}

@@ -7,14 +7,8 @@ import pytest
 
 from tests import ledger
 from tests.client import Caller, Service
-from tests.conftest import SUPERUSER_PASSWORD
 
 YEN = {"id": "JPY", "description": "Japanese Yen", "commission": "0.015", "decimals": "0"}
-
-
-@pytest.fixture
-async def admin(service: Service) -> Caller:
-    return await service.superuser(SUPERUSER_PASSWORD)
 
 
 async def test_a_new_currency_has_its_accounts_at_once(service: Service, admin: Caller) -> None:

@@ -22,20 +22,6 @@ KEYS = [
 ]
 
 
-@pytest.fixture
-async def alice(service: Service) -> Caller:
-    """A user with 100 dollars."""
-    caller = await service.register("alice")
-    ledger.deposit(service.database_url, caller.accounts["USD"], "100")
-    return caller
-
-
-@pytest.fixture
-async def bob(service: Service) -> Caller:
-    """A user without money."""
-    return await service.register("bob")
-
-
 def payments(service: Service) -> int:
     return int(
         ledger.value(service.database_url, "SELECT count(*) FROM transfers WHERE kind IN ('payment', 'internal')")

@@ -8,7 +8,7 @@ from aiopypay import __version__
 from aiopypay.embedded import EmbeddedPostgres
 from tests import ledger
 from tests.client import Answer, Service
-from tests.conftest import administration_dsn
+from tests.cluster import administration_dsn
 
 
 @pytest.fixture

@@ -11,14 +11,6 @@ from tests.client import Caller, Service
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-@pytest.fixture
-async def alice(service: Service) -> Caller:
-    """A user with 100 dollars."""
-    caller = await service.register("alice")
-    ledger.deposit(service.database_url, caller.accounts["USD"], "100")
-    return caller
-
-
 async def test_an_order_is_found_where_its_receipt_says(service: Service, alice: Caller) -> None:
     answer = await alice.pay(await service.register(), "10")
     order = (await alice.get(answer.headers["Location"])).ok()

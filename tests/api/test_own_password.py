@@ -6,6 +6,8 @@ import pytest
 
 from tests.client import PASSWORD, Answer, Caller, Service, basic
 
+pytestmark = pytest.mark.real_hashing
+
 NEW = "another horse"
 
 

@@ -18,7 +18,8 @@ from aiopypay import migrations
 from aiopypay.embedded import EmbeddedPostgres
 from tests import ledger
 from tests.client import Service
-from tests.conftest import administration_dsn, run_apart
+from tests.cluster import administration_dsn
+from tests.conftest import run_apart
 
 MIGRATE = "import sys; from aiopypay import migrations; print(*migrations.apply(sys.argv[1]))"
 

@@ -14,6 +14,8 @@ from aiopypay.throttling import Patience, Throttle
 from tests.client import PASSWORD, Answer, Service, basic
 from tests.conftest import StartService
 
+pytestmark = pytest.mark.real_hashing
+
 FREE = throttling.WITH_USER.free
 
 

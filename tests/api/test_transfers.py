@@ -24,12 +24,6 @@ async def alice(service: Service) -> Caller:
     return caller
 
 
-@pytest.fixture
-async def bob(service: Service) -> Caller:
-    """A user without money."""
-    return await service.register("bob")
-
-
 async def test_a_receipt_has_the_documented_members(alice: Caller, bob: Caller) -> None:
     receipt = (await alice.pay(bob, "10")).ok()
     assert list(receipt) == ["order_id", "status", "transfers", "balance"]

@@ -11,6 +11,8 @@ from tests import ledger
 from tests.client import PASSWORD, Caller, Service
 from tests.conftest import SUPERUSER_PASSWORD, StartService, with_credit
 
+pytestmark = pytest.mark.real_hashing
+
 
 async def register(service: Service, **form: str) -> Any:
     return await service.post("/users", form={"username": "vasya", "password": PASSWORD} | form)

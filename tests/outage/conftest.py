@@ -4,13 +4,18 @@ import contextlib
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from aiopypay import migrations
+
+from .node import new_directory
 from .postgres import PostgresServer
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
+from .shop import Shop, open_shop
 
 TEST_SECONDS = 60
 ROUND_SECONDS = 30
@@ -91,7 +96,18 @@ def empty_postgres(postgres: PostgresServer) -> PostgresServer:
     return postgres
 
 
-NewService = Callable[..., ServiceProcess]
+@pytest.fixture
+def migrated_postgres(empty_postgres: PostgresServer) -> PostgresServer:
+    """The cluster with a database for this test that has the service's schema."""
+    migrations.apply(empty_postgres.dsn)
+    return empty_postgres
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One node's data directory, over its restarts."""
+    with new_directory() as path:
+        yield path
 
 
 @pytest.fixture
@@ -106,3 +122,18 @@ def new_service() -> Iterator[NewService]:
             return service
 
         yield make
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Of the node; a class that needs others overrides this."""
+    return {}
+
+
+@pytest.fixture
+async def shop(
+    empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
+) -> AsyncIterator[Shop]:
+    """The database is up. Anna has 300.00."""
+    async with open_shop(empty_postgres, new_service, settings) as opened:
+        yield opened

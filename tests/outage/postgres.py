@@ -53,11 +53,12 @@ class PostgresServer:
     def new_database(self) -> None:
         """Makes an empty database, which is meant from now on, in place of the one before."""
         before, self.database = self.database, "postgres"
-        name = f"test_{next(self._databases)}"
-        self.execute(f"CREATE DATABASE {name} OWNER aiopypay")
-        # Recovery after a crash syncs every file of the cluster, so that old ones would cost time.
+        # Recovery after a crash syncs every file of the cluster, so that old ones would cost time. The drop syncs all
+        # files but those of what it drops: it comes before there are new ones.
         if before.startswith("test_"):
             self.execute(f"DROP DATABASE {before} WITH (FORCE)")
+        name = f"test_{next(self._databases)}"
+        self.execute(f"CREATE DATABASE {name} OWNER aiopypay")
         self.database = name
 
     def start(self) -> None:

@@ -6,11 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 from .caller import Told, account_in, balance, call, order, send_bulk
-from .conftest import NewService
 from .load import Person, register_people
 from .postgres import PostgresServer
 from .proxy import Proxy
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
 
 SETTLING_SECONDS = 15
 

@@ -11,10 +11,9 @@ import pytest
 from tests import ledger
 from tests.client import Answer, Caller, Service, basic
 
-from .conftest import NewService
 from .load import SUPERUSER_PASSWORD
 from .postgres import PostgresServer
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
 from .waiting import eventually
 
 OFFLINE = "Service partially down. But your transaction is being processed offline and will be processed once online"

@@ -1,7 +1,6 @@
 """Bulks without the database, in doubt, and at settling: each transfer has one outcome, and what is one stays one."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +9,8 @@ import pytest
 from aiopypay.transfer_orders import TransferForm, content_of
 
 from .caller import Told, account_in
-from .conftest import NewService
-from .postgres import PostgresServer
 from .proxy import Cut
-from .shop import SET_TRAP, TRAP, Shop, open_shop
+from .shop import SET_TRAP, TRAP, Shop
 
 # What is in the way of one payment, of which the database knows and the node does not.
 SPEND = """
@@ -60,21 +57,6 @@ WITH elsewhere AS (
 UPDATE accounts SET amount = amount + CASE id WHEN %(payer)s THEN -10.10 WHEN 1 THEN 0.10 ELSE 10 END
 WHERE id IN (1, %(payer)s, %(payee)s)
 """
-
-
-@pytest.fixture
-def settings() -> dict[str, str]:
-    """Of the node; a class that needs others overrides this."""
-    return {}
-
-
-@pytest.fixture
-async def shop(
-    empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
-) -> AsyncIterator[Shop]:
-    """The database is up. Anna has 300.00."""
-    async with open_shop(empty_postgres, new_service, settings) as opened:
-        yield opened
 
 
 def statuses(told: Told) -> list[Any]:

@@ -11,12 +11,11 @@ from typing import NoReturn
 
 import pytest
 
-from aiopypay import migrations
 from aiopypay.database import fetch
 from aiopypay.errors import DatabaseBusy, Overloaded, Problem, StandInFenced
 from aiopypay.stand_in.node import MARK
 
-from .node import Holder, add_holders, balance_of, fail_writes, new_directory, refused_orders, running
+from .node import Holder, add_holders, balance_of, fail_writes, refused_orders, running
 from .postgres import PostgresServer
 from .waiting import Stopwatch, eventually
 
@@ -26,17 +25,9 @@ SOON = 5
 
 
 @pytest.fixture
-def postgres(empty_postgres: PostgresServer) -> PostgresServer:
+def postgres(migrated_postgres: PostgresServer) -> PostgresServer:
     """With the service's schema in it."""
-    migrations.apply(empty_postgres.dsn)
-    return empty_postgres
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """One node's data directory, over its restarts."""
-    with new_directory() as path:
-        yield path
+    return migrated_postgres
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from .clock import LIBRARIES, MISSING, Clock, clock_of
-from .conftest import NewService
 from .load import Payment
 from .postgres import PostgresServer
+from .service import NewService
 from .site import Site, make_site
 from .waiting import eventually
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from .caller import Told, account_in, call, pay
-from .conftest import NewService
 from .load import Person, register_people
 from .postgres import PostgresServer
 from .proxy import Cut, Proxy
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
 
 
 @dataclass

@@ -2,14 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiopypay import migrations
 from aiopypay.errors import StandInFenced
 from aiopypay.handlers.accounts import _open_once
 from aiopypay.stand_in import fill, reading
@@ -26,7 +25,6 @@ from .node import (
     NodeHere,
     add_holders,
     balance_of,
-    new_directory,
     payment,
     refused_orders,
     running,
@@ -43,17 +41,9 @@ DEACTIVATE = "UPDATE users SET is_active = FALSE WHERE id = %s"
 
 
 @pytest.fixture
-def postgres(empty_postgres: PostgresServer) -> PostgresServer:
+def postgres(migrated_postgres: PostgresServer) -> PostgresServer:
     """With the service's schema in it."""
-    migrations.apply(empty_postgres.dsn)
-    return empty_postgres
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """One node's data directory, over its restarts."""
-    with new_directory() as path:
-        yield path
+    return migrated_postgres
 
 
 @pytest.fixture

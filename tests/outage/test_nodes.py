@@ -12,12 +12,11 @@ import pytest
 from .caller import Told, account_in, balance, call, order, pay
 from .checker import check
 from .clock import LIBRARIES, MISSING, Clock
-from .conftest import NewService
 from .load import Load, Person, register_people
 from .postgres import PostgresServer
 from .proxy import Proxy
 from .rounds import PEOPLE
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
 from .waiting import eventually
 
 MAX_DEBIT = "50"

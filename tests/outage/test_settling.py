@@ -10,29 +10,14 @@ from typing import Any
 import pytest
 
 from .caller import account_in, call, pay
-from .conftest import NewService
 from .load import Person
 from .postgres import PostgresServer
-from .shop import REMOVE_TRAP, SET_TRAP, SETTLING_SECONDS, TRAP, Shop, open_shop
+from .service import NewService
+from .shop import REMOVE_TRAP, SET_TRAP, SETTLING_SECONDS, TRAP, Shop
 from .site import make_site
 from .waiting import Stopwatch, eventually
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
-
-
-@pytest.fixture
-def settings() -> dict[str, str]:
-    """Of the node; a class that needs others overrides this."""
-    return {}
-
-
-@pytest.fixture
-async def shop(
-    empty_postgres: PostgresServer, new_service: NewService, settings: dict[str, str]
-) -> AsyncIterator[Shop]:
-    """The database is up."""
-    async with open_shop(empty_postgres, new_service, settings) as opened:
-        yield opened
 
 
 async def test_it_ends_under_constant_load_and_keeps_the_order(

@@ -10,10 +10,11 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .conftest import ROUNDS, NewService
+from .conftest import ROUNDS
 from .postgres import PostgresServer
 from .proxy import DIRECTIONS, Cut, Proxy
 from .rounds import Fault, Rounds
+from .service import NewService
 from .waiting import Stopwatch, eventually
 
 Report = Callable[[str], None]

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import NewService
 from .disks import fill_up, limit_files, make_room, small_disk, unlimit_files
 from .ledger import read_ledger
 from .postgres import PostgresServer
-from .service import ServiceProcess
+from .service import NewService, ServiceProcess
 from .site import Site, make_site
 
 Report = Callable[[str], None]

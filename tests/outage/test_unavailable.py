@@ -13,7 +13,6 @@ import pytest
 from aiopypay.server import START_PATIENCE_SECONDS
 
 from .checker import check
-from .conftest import NewService
 from .load import Load, Person, register_people
 from .postgres import PostgresServer
 from .proxy import Proxy
@@ -29,7 +28,7 @@ from .routes import (
     send,
     unknown_order,
 )
-from .service import ServiceProcess, free_port
+from .service import NewService, ServiceProcess, free_port
 from .waiting import Stopwatch, eventually
 
 ANSWER_SECONDS = 2.0
