@@ -16,7 +16,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import EmbeddedError, EmbeddedPostgres, StoppedByOperator
-from aiopypay.embedded.processes import cluster_processes, exists, wait_until
+from aiopypay.embedded.processes import cluster_processes, exists, send, wait_until
 
 START = "import sys; from pathlib import Path; from aiopypay.embedded import EmbeddedPostgres; \
 EmbeddedPostgres(Path(sys.argv[1])).start()"
@@ -211,8 +211,9 @@ def test_what_runs_for_the_operator_is_not_taken_over(
 
 def test_a_frozen_server_can_be_stopped(embedded: EmbeddedPostgres) -> None:
     embedded.start()
+    # The processes that serve sessions come and go.
     for pid in cluster_processes(embedded.cluster):
-        os.kill(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
     assert embedded.is_running()
     assert embedded.stop() is True
     assert cluster_processes(embedded.cluster) == []
