@@ -14,6 +14,8 @@ import msgspec
 from aiopypay import errors, money
 
 SUPERUSER_ID = 1
+# No user has this id, and so no account is theirs.
+NOBODY = 0
 
 Kind = Literal["payment", "internal", "commission", "deposit", "withdrawal", "opening"]
 COMMENTS: dict[Kind, str] = {
@@ -55,7 +57,8 @@ class TransferOrder(msgspec.Struct, frozen=True, gc=False):
 
     A deposit comes from the currency's external account, a withdrawal goes to it; external accounts have negative
     ids. `account_user_id` is whose account it then is, where it is not the user's own: an admin may order for
-    anyone, and whether they may is judged by who lets the order in.
+    anyone, and whether they may is judged by who lets the order in. NOBODY's is the account of an order that may not
+    be placed: it is refused, unless its id shows that it was placed before.
 
     `fingerprint` tells two contents under one id apart. An order accepted without the database carries the moment
     and the commission rate of its acceptance; both are None otherwise. Orders with one `group` are booked together or

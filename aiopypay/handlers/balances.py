@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from aiopypay.answers import LOCATION, Link, answers
 from aiopypay.auth import authenticated
-from aiopypay.errors import Forbidden, InsufficientFunds, NotFound, UnknownAccount
+from aiopypay.errors import Forbidden, InsufficientFunds, InvalidRequest, NotFound, UnknownAccount
 from aiopypay.fields import parse_id
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import GROUP_COMMIT, SETTINGS, read
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
-from aiopypay.ledger import TransferOrder
+from aiopypay.ledger import NOBODY, TransferOrder
 from aiopypay.money import in_decimals
 from aiopypay.money_fields import parse_value
 from aiopypay.representations import PROCESSED_OFFLINE, Time, json_response
@@ -101,14 +101,25 @@ async def get_my_balance(request: web.Request, user: User) -> web.Response:
 @authenticated()
 @form_data(BalanceForm)
 async def post_balance(request: web.Request, user: User, form: BalanceForm) -> web.Response:
-    """Deposits or withdraws, once. 201 also without the database, then with what is expected."""
+    """Deposits or withdraws, once. 201 also without the database, then with what is expected.
+
+    What was ordered under an Idempotency-Key is answered as it was, also to a caller who may no longer order it.
+    """
     key = idempotency_key(request)
-    _check_permission(request, user, form)
+    forbidden = _forbidden(request, user, form)
+    if forbidden is not None and key is None:
+        raise forbidden
     found = await _find(request, form.user_id, form.account_id)
     if found is None:
-        raise _unknown(form, request.app[SETTINGS].base_currency)
+        raise forbidden or _unknown(form, request.app[SETTINGS].base_currency)
+    order = _order(form, user.id, found, key)
+    if forbidden is not None:
+        # Only the writer can tell: a first attempt may still be under way there.
+        order = replace(order, account_user_id=NOBODY)
     try:
-        answer = await request.app[GROUP_COMMIT].post(_order(form, user.id, found, key))
+        answer = await request.app[GROUP_COMMIT].post(order)
+    except (Forbidden, InvalidRequest) as refusal:
+        raise forbidden or refusal from None
     except InsufficientFunds as refusal:
         if not refusal.is_offline:
             raise
@@ -124,12 +135,13 @@ def _balance_body(row: AccountRow) -> BalanceBody:
     return BalanceBody(row.user_id, in_decimals(row.amount, row.decimals), row.created_at, row.updated_at, row.id)
 
 
-def _check_permission(request: web.Request, user: User, form: BalanceForm) -> None:
-    """The one place that lets an order about another user's account in: the ledger rule trusts it."""
+def _forbidden(request: web.Request, user: User, form: BalanceForm) -> Forbidden | None:
+    """Says why the caller may not order this. The one place that lets an order about another user's account in."""
     if form.user_id != user.id and not user.is_admin:
-        raise Forbidden("user_id: is another user", field="user_id")
+        return Forbidden("user_id: is another user", field="user_id")
     if form.value > 0 and not user.is_admin and not request.app[SETTINGS].self_deposit:
-        raise Forbidden("value: only an admin may deposit here", field="value")
+        return Forbidden("value: only an admin may deposit here", field="value")
+    return None
 
 
 async def _find(request: web.Request, user_id: int, account_id: int | None) -> BalanceAccount | None:

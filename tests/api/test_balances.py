@@ -300,6 +300,42 @@ class TestIdempotencyKey:
         UUID(answers[0].headers["Location"].rpartition("/")[2])
 
 
+class TestPermissionLost:
+    """What was ordered while it was allowed is answered as it was; anything else is forbidden, as without a key."""
+
+    async def test_deposits_to_oneself(self, start_service: StartService, settings: Settings) -> None:
+        before = await start_service(settings)
+        vasya = await before.register()
+        first = await order(vasya, "10", key="one")
+        (await order(vasya, "-3")).ok(201)
+        vasya = vasya.at(await start_service(replace(settings, self_deposit=False)))
+        again = await order(vasya, "10", key="one")
+        assert (again.ok(201), again.headers["Location"]) == (first.ok(201), first.headers["Location"])
+        (await order(vasya, "11", key="one")).problem(422, "idempotency-key-reused")
+        for key in ("two", None):
+            (await order(vasya, "10", key=key)).problem(403, "forbidden", field="value")
+        (await order(vasya, "-1", key="two")).ok(201)
+        assert (await my_balance(vasya))["value"] == 6
+        ledger.assert_ledger_balances(before.database_url)
+
+    async def test_an_admin_demoted(self, service: Service) -> None:
+        vasya, frosya = await service.register(), await service.register()
+        admin = await service.superuser(SUPERUSER_PASSWORD)
+        (await admin.patch(f"/api/users/{frosya.username}", document={"is_admin": True})).ok()
+        first = await order(frosya, "10", user_id=vasya.id, key="one")
+        (await admin.patch(f"/api/users/{frosya.username}", document={"is_admin": False})).ok()
+        assert (await order(frosya, "10", user_id=vasya.id, key="one")).ok(201) == first.ok(201)
+        (await order(frosya, "11", user_id=vasya.id, key="one")).problem(422)
+        for value in ("10", "-10", "-1000", "0.001"):
+            for user_id in (vasya.id, 10**9):
+                (await order(frosya, value, user_id=user_id, key="two")).problem(403, field="user_id")
+        account_id = vasya.accounts["USD"]
+        (await order(frosya, "1", user_id=vasya.id, account_id=account_id, key="two")).problem(403, field="user_id")
+        (await order(frosya, "10", key="two")).ok(201)
+        assert (await my_balance(vasya))["value"] == 10
+        ledger.assert_ledger_balances(service.database_url)
+
+
 async def test_fifty_deposits_of_one_at_once_are_fifty_more(service: Service) -> None:
     vasya = await service.register()
     answers = await asyncio.gather(*(order(vasya, "1") for _ in range(50)))

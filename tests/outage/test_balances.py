@@ -140,6 +140,30 @@ async def test_who_may_is_asked_without_the_database_too(
     ledger.assert_ledger_balances(service.database_url)
 
 
+async def test_what_was_ordered_is_answered_as_it_was_to_whoever_may_no_longer_order_it(
+    empty_postgres: PostgresServer, process: ServiceProcess, service: Service
+) -> None:
+    vasya, frosya = await service.register(), await service.register()
+    booked = (await order(vasya, "10", key="booked")).ok(201)
+    await stop_database(empty_postgres, process)
+    accepted = (await order(vasya, "5", key="accepted")).ok(201)
+    await process.terminate()
+    process.configure(APP_SELF_DEPOSIT="no")
+    process.start()
+    await process.wait_ready()
+    assert (await order(vasya, "10", key="booked")).ok(201) == booked
+    assert (await order(vasya, "5", key="accepted")).ok(201) == accepted
+    (await order(vasya, "6", key="accepted")).problem(422)
+    (await order(vasya, "5", key="new")).problem(403, "forbidden", field="value")
+    (await order(vasya, "-1", user_id=frosya.id, key="new")).problem(403, field="user_id")
+
+    await start_database(empty_postgres, process)
+    assert (await order(vasya, "5", key="accepted")).ok(201)["value"] == 15
+    (await order(vasya, "5", key="new")).problem(403)
+    assert ledger.count(service.database_url, "orders") == 2
+    ledger.assert_ledger_balances(service.database_url)
+
+
 async def test_money_deposited_offline_can_be_spent_offline_and_survives_kills(
     empty_postgres: PostgresServer, process: ServiceProcess, service: Service
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from aiopypay import errors
-from aiopypay.ledger import SUPERUSER_ID, Account, Currency, Transfer, TransferOrder, plan_transfers
+from aiopypay.ledger import NOBODY, SUPERUSER_ID, Account, Currency, Transfer, TransferOrder, plan_transfers
 
 PAYER, PAYEE, STRANGER = 20, 30, 40
 
@@ -292,6 +292,7 @@ def test_the_guards_of_deposits_and_withdrawals(value: str) -> None:
         (errors.UnknownAccount, "account_id", cash(value), None, None),
         (errors.Forbidden, "account_id", cash(value, account=FOREIGN), FOREIGN, DOLLAR),
         (errors.Forbidden, "account_id", cash(value, owner=STRANGER), SOURCE, DOLLAR),
+        (errors.Forbidden, "account_id", cash(value, owner=NOBODY), SOURCE, DOLLAR),
         (errors.CurrencyMismatch, "account_id", cash(value, external=OUTSIDE - 1), SOURCE, DOLLAR),
     ]
     for kind, field, placed, account, currency in cases:
