@@ -53,8 +53,13 @@ def ids_of_places(user_id: int, key: str) -> tuple[UUID, UUID]:
     In the index they lie side by side: whether one of them is used is one look.
     """
     # No client's key ends with a space.
-    base = uuid5(NAMESPACE, f"{user_id}:{key} ").int & ~PLACES
-    return UUID(int=base), UUID(int=base | PLACES)
+    lowest = first_place(uuid5(NAMESPACE, f"{user_id}:{key} "))
+    return lowest, UUID(int=lowest.int | PLACES)
+
+
+def first_place(place_id: UUID) -> UUID:
+    """Returns the lowest of the ids of a request's transfers, of which this is one."""
+    return UUID(int=place_id.int & ~PLACES)
 
 
 def fingerprint(route: str, **fields: int | str | Decimal | None) -> bytes:

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TypeVar
 from uuid import UUID
 
+from aiopypay.idempotency import first_place, ids_of_places
 from aiopypay.ledger import TransferOrder
 
 # How many orders are booked together at most.
@@ -50,7 +51,8 @@ class Round:
     """As many units as can be judged side by side: what shares an id with those before it is judged after them.
 
     Two orders with one id and content are one order, unless they belong to different groups, of which one may be
-    refused. `later` is what is not judged in this round, as units: all of a unit, or those of its orders.
+    refused. A request's key counts as an id of it, whether or not one of its orders has it. `later` is what is not
+    judged in this round, as units: all of a unit, or those of its orders.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -81,23 +83,47 @@ class Round:
 
     def _must_wait(self, unit: Unit) -> bool:
         """Tells whether the unit is not to be taken apart, and cannot be judged now."""
+        others = self._keys
         if unit.key is not None:
             if unit.key.id in self._keys or unit.key.id in self._taken:
                 return True
+            others = self._keys.copy()
             self._keys.add(unit.key.id)
         elif unit.orders[0].group is None:
             return False
-        return any(order.id in self._taken for order in unit.orders)
+        return any(order.id in self._taken or order.id in others for order in unit.orders)
 
     def _take(self, unit: Unit) -> None:
         taken = self._taken
-        again = [order for order in unit.orders if not _are_one(taken.setdefault(order.id, order), order)]
+        # Of a unit with a key no order has another's: it would wait whole.
+        others = self._keys if unit.key is None else ()
+        again = [
+            order
+            for order in unit.orders
+            if (others and order.id in others) or not _are_one(taken.setdefault(order.id, order), order)
+        ]
         if again:
             self._leave(Unit(again))
 
     def _leave(self, unit: Unit) -> None:
         self.later.append(unit)
         self._waiting.update(map(id, unit.orders))
+
+
+def places_of_bulks(orders: Sequence[TransferOrder]) -> dict[UUID, tuple[UUID, UUID]]:
+    """Returns, by order, the lowest and the highest of the ids that transfers have of another request under its key.
+
+    Orders without a key are left out; those under a key that no client can have sent, for there is a space in it; and
+    those whose key is that of a bulk in this batch: a round holds no order under it that was not sent with the bulk.
+    """
+    present = {first_place(order.id) for order in orders}
+    return {
+        order.id: places
+        for order in orders
+        if order.idempotency_key is not None
+        and " " not in order.idempotency_key
+        and (places := ids_of_places(order.user_id, order.idempotency_key))[0] not in present
+    }
 
 
 def halves(orders: Sequence[TransferOrder]) -> tuple[Sequence[TransferOrder], Sequence[TransferOrder]]:

@@ -9,15 +9,17 @@ from msgspec.structs import replace
 from aiopypay.answers import Link, answers
 from aiopypay.auth import authenticated, path_id
 from aiopypay.database import Connection
-from aiopypay.errors import Forbidden, NotFound, UnknownCurrency
+from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, UnknownCurrency
 from aiopypay.forms import form_data
 from aiopypay.handlers import ACCOUNTS, STAND_IN, read
-from aiopypay.idempotency import fingerprint, idempotency_key, order_id
+from aiopypay.idempotency import fingerprint, idempotency_key, ids_of_places, order_id
 from aiopypay.representations import AccountBody, account_body, json_response
 from aiopypay.stand_in import reading
 from aiopypay.store.accounts import AccountRow, account_opened_by, accounts_of_user, open_account
+from aiopypay.store.keys import reused_keys
 from aiopypay.store.orders import claim_key, find_orders
 from aiopypay.store.users import User
+from aiopypay.units import RequestKey
 
 routes = web.RouteTableDef()
 
@@ -81,6 +83,9 @@ async def _open_once(connection: Connection, user: User, currency_id: str, key: 
     opening = order_id(user.id, key)
     # The claim waits for a first request that still runs, and is undone with the transaction where it fails.
     if await claim_key(connection, opening, user.id, key, content):
+        whole = RequestKey(opening, *ids_of_places(user.id, key), content)
+        if await reused_keys(connection, [whole]):
+            raise IdempotencyKeyReused
         return _known(await open_account(connection, user.id, currency_id, opening), currency_id)
     (await find_orders(connection, [opening]))[opening].answers(content)
     before = _known(await account_opened_by(connection, opening), currency_id)

@@ -56,7 +56,8 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     that of a transfer alone.
 
     A transfer with a `key` is the order that it would be alone with this Idempotency-Key. The header
-    Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either.
+    Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either. It is
+    used once one of these is booked or accepted; where all have keys of their own, these alone are.
     """
     unit = unit_of(bulk, user.id, idempotency_key(request))
     told = answers_of(bulk, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])

@@ -14,7 +14,7 @@ from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
-from aiopypay.units import RequestKey
+from aiopypay.units import RequestKey, places_of_bulks
 
 Answer = OrderRecord | Entry | errors.Problem
 
@@ -40,8 +40,9 @@ def accept(
     with store.transaction(durable=True):
         store.set_setting(SECONDS_DOWN, str(seconds_down))
         answers: dict[UUID, Answer] = {}
+        places = places_of_bulks(orders)
         for order in orders:
-            seen = _seen(store, order)
+            seen = _seen(store, order, places.get(order.id))
             if seen is not None:
                 answers[order.id] = seen
         fresh = [order for order in orders if order.id not in answers]
@@ -68,8 +69,12 @@ def reused_keys(store: Store, keys: Sequence[RequestKey]) -> set[int]:
 def _contents(store: Store, key: RequestKey) -> Iterator[bytes]:
     ranges = [(key.lowest, key.highest)] if key.is_a_transfers else [(key.lowest, key.highest), (key.id, key.id)]
     for lowest, highest in ranges:
-        yield from (record.fingerprint for record in store.orders_between(lowest, highest))
-        yield from (entry.entry.order.fingerprint for entry in store.entries_between(lowest, highest))
+        yield from _between(store, lowest, highest)
+
+
+def _between(store: Store, lowest: UUID, highest: UUID) -> Iterator[bytes]:
+    yield from (record.fingerprint for record in store.orders_between(lowest, highest))
+    yield from (entry.entry.order.fingerprint for entry in store.entries_between(lowest, highest))
 
 
 def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False, held: bool = False) -> Entry:
@@ -85,14 +90,19 @@ def answer_of(entry: JournalEntry) -> Entry:
     return entry.entry
 
 
-def _seen(store: Store, order: TransferOrder) -> Answer | None:
-    """Returns the answer to an order that was booked or accepted before, None for one not seen here."""
+def _seen(store: Store, order: TransferOrder, places: tuple[UUID, UUID] | None) -> Answer | None:
+    """Returns the answer to an order that was booked or accepted before, None for one not seen here.
+
+    Where an order between `places` was seen, the key was one of a bulk.
+    """
     try:
         record = store.order(order.id)
         if record is not None:
             return record.answers(order.fingerprint)
         entry = store.entry(order.id)
         if entry is None:
+            if places and any(content != order.fingerprint for content in _between(store, *places)):
+                raise errors.IdempotencyKeyReused
             return None
         if entry.entry.order.fingerprint != order.fingerprint:
             raise errors.IdempotencyKeyReused

@@ -30,9 +30,10 @@ LOCK_FREE_ACCOUNTS = """
 SELECT id FROM accounts WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
 
+# Of the orders between each two ids the first: they were sent together, and which of them it is does not matter.
 SELECT_ORDERS = Statement(
     "select_orders",
-    ("ids",),
+    ("ids", "lowest", "highest"),
     """
 SELECT orders.id, orders.user_id, fingerprint, status, accepted_at, posted_at, reason, balance,
     transfers.id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment, decimals
@@ -40,7 +41,12 @@ FROM orders
 LEFT JOIN transfers ON transfers.order_id = orders.id
 LEFT JOIN accounts ON accounts.id = to_account_id
 LEFT JOIN currencies ON currencies.id = accounts.currency_id
-WHERE orders.id = ANY($1::uuid[])
+WHERE orders.id = ANY(
+    $1::uuid[] || ARRAY(
+        SELECT (SELECT id FROM orders WHERE id BETWEEN places.lowest AND places.highest ORDER BY id LIMIT 1)
+        FROM unnest($2::uuid[], $3::uuid[]) AS places (lowest, highest)
+    )
+)
 ORDER BY transfers.id
 """,
 )

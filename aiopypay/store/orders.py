@@ -1,6 +1,6 @@
 """Orders and the transfers they book: judged under locks, then written. The same online and at settling."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,6 +13,7 @@ from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import Account, Currency, TransferOrder
 from aiopypay.planning import PlannedOrder, changes, plan_batch, refused_groups
 from aiopypay.store.accounts import AccountState
+from aiopypay.store.keys import used_by_bulks
 from aiopypay.store.order_statements import (
     INSERT_KEYED_ORDER,
     INSERT_ORDERS,
@@ -23,6 +24,7 @@ from aiopypay.store.order_statements import (
     SELECT_ORDERS,
 )
 from aiopypay.store.transfers import TransferRow
+from aiopypay.units import places_of_bulks
 
 
 class OrderRecord(msgspec.Struct, frozen=True, gc=False):
@@ -84,18 +86,19 @@ async def judge_orders(connection: Connection, orders: Sequence[TransferOrder], 
     accounts, currencies = await _lock_accounts(connection, orders)
     # A statement of its own, begun after all locks are held: an earlier one would not see an attempt that
     # committed while we waited for them.
-    sought = [order.id for order in orders if not minted or order.idempotency_key is not None]
-    known = await find_orders(connection, sought) if sought else {}
-    fresh = [order for order in orders if order.id not in known]
-    answered = {order.id: _replay(known[order.id], order) for order in orders if order.id in known}
+    sought = [order for order in orders if not minted or order.idempotency_key is not None]
+    # Not those of entries of the journal: whether a key is a bulk's was judged when they were accepted.
+    places = places_of_bulks(sought) if minted else {}
+    known = await find_orders(connection, [order.id for order in sought], places.values()) if sought else {}
+    refusals: dict[UUID, errors.Problem] = {
+        order_id: errors.IdempotencyKeyReused() for order_id in used_by_bulks(sought, places, known)
+    }
+    answered: Outcomes = {order.id: _replay(known[order.id], order) for order in orders if order.id in known}
+    answered |= refusals
+    fresh = [order for order in orders if order.id not in answered]
     planned = plan_batch(fresh, accounts, currencies, refused=refused_groups(orders, answered))
-    return Judgement(
-        known=known,
-        plans=[plan for plan in planned if isinstance(plan, PlannedOrder)],
-        refusals={
-            order.id: plan for order, plan in zip(fresh, planned, strict=True) if isinstance(plan, errors.Problem)
-        },
-    )
+    refusals |= {order.id: plan for order, plan in zip(fresh, planned, strict=True) if isinstance(plan, errors.Problem)}
+    return Judgement(known, [plan for plan in planned if isinstance(plan, PlannedOrder)], refusals)
 
 
 async def book_plans(
@@ -131,10 +134,17 @@ async def account_states(connection: Connection, account_ids: Sequence[int]) -> 
     return [AccountState(*row) for row in await fetch(connection, SELECT_ACCOUNTS, {"ids": list(account_ids)})]
 
 
-async def find_orders(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, OrderRecord]:
-    """Returns the orders with these ids that have an outcome, by id."""
+async def find_orders(
+    connection: Connection, order_ids: Sequence[UUID], places: Collection[tuple[UUID, UUID]] = ()
+) -> dict[UUID, OrderRecord]:
+    """Returns the orders with these ids that have an outcome, by id; and of those between two `places` the first."""
+    parameters = {
+        "ids": _array(order_id.hex for order_id in order_ids),
+        "lowest": _array(lowest.hex for lowest, _ in places),
+        "highest": _array(highest.hex for _, highest in places),
+    }
     rows_by_order: dict[UUID, list[Row]] = {}
-    for row in await fetch(connection, SELECT_ORDERS, {"ids": _array(order_id.hex for order_id in order_ids)}):
+    for row in await fetch(connection, SELECT_ORDERS, parameters):
         rows_by_order.setdefault(row[0], []).append(row)
     return {order_id: _record(rows) for order_id, rows in rows_by_order.items()}
 

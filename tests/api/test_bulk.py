@@ -527,6 +527,35 @@ class TestRequestKey:
         assert (await send(alice, "each", transfers, key="k")).ok() == first
         assert booked(service) == 2
 
+    @pytest.mark.parametrize("first", ["1000", "x"])
+    async def test_it_is_used_whichever_of_its_transfers_were_booked(
+        self, service: Service, alice: Caller, bob: Caller, first: str
+    ) -> None:
+        transfers = [pays(alice, bob, first), pays(alice, bob, 1)]
+        bulk = (await send(alice, "each", transfers, key="rent")).ok()
+        before = ledger.counts(service.database_url)
+        (await alice.pay(bob, 1, key="rent")).problem(422, "idempotency-key-reused")
+        deposit = {"user_id": alice.id, "value": 1}
+        (await alice.post("/api/balances", form=deposit, key="rent")).problem(422, "idempotency-key-reused")
+        (await alice.post(f"/users/{alice.id}/accounts/EUR", key="rent")).problem(422, "idempotency-key-reused")
+        other = (await send(alice, "each", [pays(alice, bob, 1, key="rent")])).ok()
+        assert (other[0]["status"], other[0]["field"]) == (422, "key")
+        group = [pays(alice, bob, 1), pays(alice, bob, 1, key="rent")]
+        assert (await send(alice, "all", group)).problem(422)["index"] == 1
+        assert ledger.counts(service.database_url) == before
+        assert (await send(alice, "each", transfers, key="rent")).ok()[1] == bulk[1]
+
+    async def test_what_was_refused_under_the_key_of_the_request_is_judged_anew(
+        self, service: Service, alice: Caller, bob: Caller
+    ) -> None:
+        transfers = [pays(alice, bob, 100, key="k"), pays(alice, bob, 2)]
+        assert told(await send(alice, "each", transfers, key="k")) == ["insufficient-funds", Decimal("97.98")]
+        (await alice.pay(bob, 100, key="k")).problem(422)
+        ledger.deposit(service.database_url, alice.accounts["USD"], "100")
+        booked_now = (await send(alice, "each", transfers, key="k")).ok()[0]
+        assert (await alice.pay(bob, 100, key="k")).ok() == booked_now
+        assert booked(service) == 2
+
     @pytest.mark.parametrize("key", ["", "x" * 256, "two words"])
     async def test_a_malformed_key_is_400(self, alice: Caller, bob: Caller, key: str) -> None:
         (await send(alice, "each", [pays(alice, bob, 1)], key=key)).problem(400, field="Idempotency-Key")
@@ -576,6 +605,24 @@ class TestConcurrency:
         )
         assert sorted(answer.status for answer in answers) == [200] * 5 + [422] * 5
         assert booked(service) in (1, 2)
+
+    async def test_of_a_bulk_and_a_payment_under_its_key_one_is_booked(
+        self, service: Service, alice: Caller, bob: Caller
+    ) -> None:
+        bulk = [pays(alice, bob, 1000), pays(alice, bob, 1)]
+        for number in range(5):
+            answers = await asyncio.gather(
+                # What they wait for, so that they are judged together.
+                alice.pay(bob, 1),
+                send(alice, "each", bulk, key=f"k{number}"),
+                alice.pay(bob, 1, key=f"k{number}"),
+                send(alice, "each", [pays(alice, bob, 2, key=f"k{number}"), pays(alice, bob, 2)]),
+            )
+            single = answers[2].status
+            item = answers[3].ok()[0]["status"]
+            results = [answers[1].status, single, item]
+            assert sorted(map(str, results)) in (["200", "422", "422"], ["422", "422", "posted"]), results
+        ledger.assert_ledger_balances(service.database_url)
 
     async def test_groups_and_single_payments_with_the_same_keys(
         self, service: Service, alice: Caller, bob: Caller

@@ -134,6 +134,27 @@ class TestEach:
         await shop.is_online()
         assert (await shop.send("each", [shop.transfer("2")], key="offline")).status == 422
 
+    async def test_its_key_is_not_for_a_payment_alone(self, shop: Shop) -> None:
+        """Whichever of it was booked or accepted, online and without the database."""
+        transfers = [shop.transfer("x"), shop.transfer("10")]
+        assert statuses(await shop.send("each", transfers, key="online")) == [400, "posted"]
+        await shop.take_database()
+        assert (await shop.pay("10", key="online")).status == 422
+        assert statuses(await shop.send("each", transfers, key="offline")) == [400, "pending"]
+        for key in ("online", "offline"):
+            assert (await shop.pay("10", key=key)).status == 422
+            assert statuses(await shop.send("each", [shop.transfer("10", key=key)])) == [422]
+        await shop.restart()
+        assert (await shop.pay("10", key="offline")).status == 422
+        assert statuses(await shop.send("each", transfers, key="online")) == [400, "posted"]
+        await shop.bring_database()
+        await shop.is_online()
+        for key in ("online", "offline"):
+            assert (await shop.pay("10", key=key)).status == 422
+            assert statuses(await shop.send("each", transfers, key=key)) == [400, "posted"]
+        assert await shop.balance() == Decimal("279.80")
+        assert sums_to_zero(shop)
+
     async def test_an_order_that_postgresql_refuses_stands_alone(self, shop: Shop) -> None:
         await shop.take_database()
         transfers = [shop.transfer("1"), shop.transfer("10", comment=TRAP), shop.transfer("2")]
@@ -329,6 +350,25 @@ class TestDoubt:
         assert statuses(posted) == ["posted"] * 300
         assert orders(posted) == orders(told)
         assert shop.postgres.execute(MOMENTS, orders(told)) == [(300, 1)]
+        assert sums_to_zero(shop)
+
+    @pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
+    async def test_its_key_is_not_for_a_payment_alone(self, shop: Shop, cut: Cut) -> None:
+        transfers = [shop.transfer("1000"), shop.transfer("10")]
+        shop.proxy.at_commit(cut)
+        told, alone = await asyncio.gather(shop.send("each", transfers, key="bulk"), shop.pay("5", key="bulk"))
+        # Whichever came first: the other meets it in the journal, or in PostgreSQL.
+        if alone.status == 422:
+            assert statuses(told) == [402, "pending"]
+            told = await shop.send("each", transfers, key="bulk")
+            assert (await shop.pay("5", key="bulk")).status == 422
+        else:
+            assert (alone.status, told.status) == (202, 422)
+        await shop.is_online()
+        balance = Decimal("289.90") if alone.status == 422 else Decimal("294.95")
+        assert await shop.balance() == balance
+        assert (await shop.pay("5", key="bulk")).status == (422 if alone.status == 422 else 200)
+        assert await shop.balance() == balance
         assert sums_to_zero(shop)
 
     async def test_kill_9_with_a_commit_that_nobody_heard_of(self, shop: Shop) -> None:

@@ -7,9 +7,11 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from aiopypay.idempotency import ids_of_places
 from aiopypay.ledger import TransferOrder
-from aiopypay.units import RequestKey, Round, Unit, are_together, halves, unlocked
+from aiopypay.units import RequestKey, Round, Unit, are_together, halves, places_of_bulks, unlocked
 
 
 def placed(number: int, content: str = "", group: int | None = None, account: int = 4) -> TransferOrder:
@@ -75,6 +77,23 @@ def test_a_request_waits_whole_where_its_key_is_in_use() -> None:
 def test_the_key_of_a_request_that_waits_is_kept_for_it() -> None:
     waiting, behind = unit(placed(1), placed(2), key=100), unit(placed(3), key=100)
     assert answered([unit(placed(1)), waiting, behind]) == [["1"], ["2", "2"], ["3"]]
+
+
+def test_an_order_waits_where_a_request_has_its_key() -> None:
+    request = unit(placed(1), placed(2), key=100)
+    assert answered([request, unit(placed(100))]) == [["1", "1"], ["2"]]
+    assert answered([request, unit(placed(3), placed(100), placed(4))]) == [["1", "1"], ["1", "2", "1"]]
+    assert answered([request, unit(placed(3, group=9), placed(100, group=9))]) == [["1", "1"], ["2", "2"]]
+    assert answered([request, unit(placed(3), placed(100), key=101)]) == [["1", "1"], ["2", "2"]]
+    assert answered([unit(placed(100), placed(2), key=100)]) == [["1", "1"]]
+
+
+def test_the_places_of_other_requests_under_a_key() -> None:
+    lowest, highest = ids_of_places(2, "k")
+    alone = structs.replace(placed(1), idempotency_key="k")
+    in_bulk = structs.replace(placed(lowest.int + 1), idempotency_key="k 1")
+    assert places_of_bulks([alone, placed(3)]) == {alone.id: (lowest, highest)}
+    assert places_of_bulks([alone, in_bulk]) == places_of_bulks([in_bulk]) == {}
 
 
 UNITS = st.lists(
