@@ -4,7 +4,8 @@ The message of a problem is its *detail*: a sentence for the person who sent the
 """
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
+from uuid import UUID
 
 
 class StartError(Exception):
@@ -18,6 +19,8 @@ class Problem(Exception):
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal server error"
     retry_after_seconds: int | None = None
+    # Of the order that it is about, where that can be read.
+    location: str | None = None
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -159,6 +162,20 @@ class OrderRefused(Problem):
     """An order accepted without the database was refused when it was to be booked. Its key stays with it."""
 
     status, slug, title = 409, "order-refused", "Order refused"
+
+    def __init__(self, order_id: UUID, user_id: int, reason: str) -> None:
+        super().__init__(f"Order {order_id} was refused: {reason}")
+        self._order = order_id, user_id, reason
+        self.location = f"/users/{user_id}/orders/{order_id}"
+
+    def __reduce__(self) -> tuple[type["OrderRefused"], tuple[UUID, int, str], dict[str, Any]]:
+        """Copies are made by the constructor's own arguments."""
+        return type(self), self._order, self.__dict__
+
+    def members(self, instance: str | None, status: int | None = None) -> dict[str, str | int | None]:
+        """Returns those of any problem, and the order with the reason why it was refused."""
+        order_id, _, reason = self._order
+        return {**super().members(instance, status), "order_id": str(order_id), "reason": reason}
 
 
 class GroupRefused(Problem):

@@ -76,6 +76,8 @@ def problem_response(
         response.headers["WWW-Authenticate"] = 'Basic realm="aiopypay", charset="UTF-8"'
     if problem.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.location is not None:
+        response.headers["Location"] = problem.location
     if allow:
         response.headers["Allow"] = allow
     return response

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from aiopypay import errors
-from aiopypay.answers import Answer, Header, Traits
+from aiopypay.answers import LOCATION, Answer, Header, Traits
 from aiopypay.errors import Problem
 from aiopypay.openapi.examples import example_of
 from aiopypay.openapi.schemas import Schema
@@ -30,6 +30,8 @@ PROBLEM_SCHEMA: Schema = {
         "instance": {"type": "string", "description": "The id of the request."},
         "field": {"type": "string", "description": "The part of the request that is wrong."},
         "index": {"type": "integer", "minimum": 0, "description": "The transfer of a bulk that is wrong, from 0."},
+        "order_id": {"type": "string", "format": "uuid", "description": "The order that was refused."},
+        "reason": {"type": "string", "description": "Why that order was refused."},
     },
 }
 
@@ -104,6 +106,8 @@ def _failure(status: int, problems: list[type[Problem]]) -> Schema:
         headers.append(RETRY_AFTER)
     if status == 401:
         headers.append(CHALLENGE)
+    if problems == [errors.OrderRefused]:
+        headers.append(LOCATION)
     schema = {
         "$ref": "#/components/schemas/Problem",
         "properties": {
@@ -124,12 +128,14 @@ def _type(problem: type[Problem]) -> str:
 
 
 def _example(problem: type[Problem]) -> Schema:
+    order = {"order_id": "a1954752-4d4d-508e-8828-e52524f6e8d5", "reason": "Insufficient funds: …"}
     return {
         "type": _type(problem),
         "title": problem.title,
         "status": problem.status,
         "detail": (inspect.getdoc(problem) or problem.title).partition("\n")[0],
         "instance": "0d3f8e0a6e0b4b0a9f5c1d2e3f4a5b6c",
+        **(order if problem is errors.OrderRefused else {}),
     }
 
 

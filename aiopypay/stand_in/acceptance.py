@@ -86,7 +86,7 @@ def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False, held:
 def answer_of(entry: JournalEntry) -> Entry:
     """Returns the entry as the answer to a retry. Raises OrderRefused where it was refused at settling."""
     if entry.state == "refused":
-        raise errors.OrderRefused(f"Order {entry.entry.order.id} was refused: {entry.reason}")
+        raise errors.OrderRefused(entry.entry.order.id, entry.entry.order.user_id, entry.reason or "")
     return entry.entry
 
 

@@ -48,7 +48,7 @@ class OrderRecord(msgspec.Struct, frozen=True, gc=False):
         if self.fingerprint != fingerprint:
             raise errors.IdempotencyKeyReused
         if self.reason is not None:
-            raise errors.OrderRefused(f"Order {self.id} was refused: {self.reason}")
+            raise errors.OrderRefused(self.id, self.user_id, self.reason)
         return self
 
 

@@ -158,6 +158,7 @@ async def test_what_a_transfer_takes_and_answers(openapi: Document) -> None:
     assert {"basic": []} in operation["security"]
     assert "Idempotency-Key" in [parameter["name"] for parameter in operation["parameters"]]
     assert "Location" in operation["responses"]["202"]["headers"]
+    assert "Location" in operation["responses"]["409"]["headers"]
     assert "Retry-After" in operation["responses"]["503"]["headers"]
     refusals = operation["responses"]["402"]["content"]["application/problem+json"]["schema"]
     assert refusals["properties"]["type"]["enum"] == [f"/problems/{errors.InsufficientFunds.slug}"]

@@ -1,10 +1,13 @@
 """GET /users/{user_id}/orders/{order_id}."""
 
 import re
+from decimal import Decimal
 from uuid import uuid4
 
 import pytest
 
+from aiopypay import idempotency
+from aiopypay.transfer_orders import TransferForm, content_of
 from tests import ledger
 from tests.client import Caller, Service
 
@@ -57,6 +60,30 @@ async def test_a_refused_order_shows_why(service: Service, alice: Caller) -> Non
     order = (await alice.get(f"/users/{alice.id}/orders/{order_id}")).ok()
     assert (order["status"], order["reason"], order["posted_at"]) == ("refused", "insufficient-funds", None)
     assert order["transfers"] == []
+
+
+async def test_a_retry_of_a_refused_order_names_it_says_why_and_leads_to_it(service: Service, alice: Caller) -> None:
+    bob = await service.register()
+    form = TransferForm(alice.accounts["USD"], bob.accounts["USD"], Decimal(10))
+    refused = idempotency.order_id(alice.id, "rent")
+    ledger.query(
+        service.database_url,
+        "INSERT INTO orders (id, user_id, idempotency_key, fingerprint, status, accepted_at, reason)"
+        " VALUES (%s, %s, 'rent', %s, 'refused', now(), 'gone')",
+        (str(refused), alice.id, content_of(form)),
+    )
+    transfer = {"from": form.from_account_id, "to": form.to_account_id, "amount": 10, "key": "rent"}
+    bulk = f"/users/{alice.id}/transfers/bulk"
+    of_each = (await alice.post(bulk, document={"mode": "each", "transfers": [transfer]})).ok()
+    of_all = await alice.post(bulk, document={"mode": "all", "transfers": [transfer]})
+    for _ in range(2):
+        answer = await alice.pay(bob, "10", key="rent")
+        problem = answer.problem(409, "order-refused")
+        assert (problem["order_id"], problem["reason"]) == (str(refused), "gone")
+        assert answer.headers["Location"] == of_all.headers["Location"] == f"/users/{alice.id}/orders/{refused}"
+        assert (await alice.get(answer.headers["Location"])).ok()["reason"] == "gone"
+    for told in (of_each[0], of_all.problem(409, "order-refused")):
+        assert (told["order_id"], told["reason"]) == (str(refused), "gone")
 
 
 @pytest.mark.parametrize("order_id", [str(uuid4()), "1", "x", "00000000-0000-0000-0000-00000000000g", "%00", ""])

@@ -56,13 +56,16 @@ class TestRefusals:
         assert sqlstate in shown["reason"]
         again = await shop.pay("10", key="refused", comment=TRAP)
         assert (again.status, again.problem) == (409, "order-refused")
-        assert refused in again.body["detail"]
+        assert (again.body["order_id"], again.body["reason"]) == (refused, shown["reason"])
+        assert again.headers["Location"].endswith(f"/orders/{refused}")
         # Its money is given back.
         assert await shop.balance() == Decimal("296.97")
         assert (await shop.service.health())["refused_at_settling"] == 1
         await shop.take_database()
         assert await shop.balance() == Decimal("296.97")
-        assert (await shop.pay("10", key="refused", comment=TRAP)).status == 409
+        offline = await shop.pay("10", key="refused", comment=TRAP)
+        assert (offline.status, offline.body["order_id"], offline.body["reason"]) == (409, refused, shown["reason"])
+        assert offline.headers["Location"] == again.headers["Location"]
         await shop.bring_database()
         await shop.is_online()
 

@@ -191,11 +191,12 @@ def test_a_refused_group_is_taken_out_of_the_count_of_the_check() -> None:
 
 def test_a_group_of_which_one_was_answered_with_a_problem_before_is_refused() -> None:
     group = together([pays(1, ALICE, BOB, "1"), pays(2, ALICE, BOB, "1"), pays(3, ALICE, BOB, "1")])
-    refused = refused_groups(group, {UUID(int=2): errors.OrderRefused("gone"), UUID(int=3): "posted before"})
+    gone = errors.OrderRefused(UUID(int=2), ALICE, "gone")
+    refused = refused_groups(group, {UUID(int=2): gone, UUID(int=3): "posted before"})
     outcomes = plan_batch([group[0]], accounts(alice="100", bob="0"), CURRENCIES, refused=refused)
     assert kinds(outcomes) == [errors.GroupRefused]
     assert refused_groups(group, {UUID(int=3): "posted before"}) == {}
-    assert refused_groups([pays(2, ALICE, BOB, "1")], {UUID(int=2): errors.OrderRefused("gone")}) == {}
+    assert refused_groups([pays(2, ALICE, BOB, "1")], {UUID(int=2): gone}) == {}
 
 
 PAYMENTS = st.lists(
