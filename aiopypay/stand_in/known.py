@@ -126,6 +126,11 @@ class Known(Rows):
         rows = self._rows("users", SELECT_USERS_BY_NAME, (username.lower(),))
         return _decode_user(rows[0][2]) if len(rows) == 1 else None
 
+    def user(self, user_id: int) -> KnownUser | None:
+        """Returns a user; None when they are not known here."""
+        rows = self._rows("users", SELECT_USERS, (json.dumps([user_id]),))
+        return _decode_user(rows[0][2]) if rows else None
+
     def counts(self) -> tuple[int, int]:
         """Returns how many accounts and how many users are known."""
         return self._seal.counts.get("accounts", 0), self._seal.counts.get("users", 0)

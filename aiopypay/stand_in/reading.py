@@ -55,7 +55,12 @@ def balance_account(
     if account_id is not None:
         return _with_external(store, account(store, account_id))
     first = next((row for row in accounts_of_user(store, user_id) if row.currency_id == currency_id), None)
-    return None if first is None else _with_external(store, first)
+    if first is not None:
+        return _with_external(store, first)
+    user = store.user(user_id)
+    if user is None or store.is_uncertain(user.username):
+        raise NotKnownHere("The database is away, and this node may not know all accounts of this user.")
+    return None
 
 
 def order(store: Store, order_id: UUID) -> OrderRecord:

@@ -132,6 +132,8 @@ async def test_who_may_is_asked_without_the_database_too(
     assert (body["detail"]["user_id"], body["detail"]["balance"]) == (frosya.id, 10)
     assert (await frosya.get("/api/balances/my")).ok()["value"] == 0
     (await order(vasya, "1.001")).problem(400, field="value")
+    # Somebody of this number may have registered just before.
+    (await order(admin, "1", user_id=10**9)).problem(503, "not-known-here")
 
     await start_database(empty_postgres, process)
     assert await frosya.balance("EUR") == 10

@@ -1,0 +1,55 @@
+"""What is read without the database, and what is not known."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiopypay.errors import NotKnownHere
+from aiopypay.stand_in import reading
+from aiopypay.stand_in.deputy_work import FILLED
+from aiopypay.stand_in.store import Store
+
+from .stand_in_samples import account, currency, user
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store that is filled: Ann (2) has account 7 in dollars, Bob (3) has none."""
+    store = Store.open(tmp_path / "stand-in")
+    with store.transaction(durable=False):
+        store.remember_users([user(2, "Ann"), user(3, "bob")])
+        store.remember_accounts([account(7, user_id=2)])
+        store.remember_currencies([currency("USD")])
+        store.set_setting(FILLED, "yes")
+    yield store
+    store.close()
+
+
+def mark_uncertain(store: Store, username: str) -> None:
+    with store.transaction(durable=False):
+        store.mark_uncertain(username)
+
+
+def test_a_balance_is_the_first_account_in_the_currency(store: Store) -> None:
+    found = reading.balance_account(store, 2, "USD")
+    assert found is not None
+    assert (found.account.id, found.external_account_id) == (7, -1)
+
+
+def test_a_user_who_is_known_and_certain_has_no_account_that_is_not_known(store: Store) -> None:
+    assert reading.balance_account(store, 2, "EUR") is None
+    assert reading.balance_account(store, 3, "USD") is None
+
+
+def test_one_who_is_not_known_or_not_certain_may_have_one(store: Store) -> None:
+    with pytest.raises(NotKnownHere):
+        reading.balance_account(store, 4, "USD")
+    mark_uncertain(store, "BOB")
+    with pytest.raises(NotKnownHere):
+        reading.balance_account(store, 3, "USD")
+
+
+def test_an_account_that_is_known_is_there_however_uncertain_its_owner(store: Store) -> None:
+    mark_uncertain(store, "ann")
+    assert reading.balance_account(store, 2, "USD") is not None
