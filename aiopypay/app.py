@@ -29,7 +29,7 @@ from aiopypay.handlers import (
     tokens as token_routes,
 )
 from aiopypay.metrics import Metrics
-from aiopypay.middlewares import METRICS, MODE, count, expect, problem_json, request_id, set_headers
+from aiopypay.middlewares import METRICS, MODE, count, problem_json, set_headers
 from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
@@ -69,15 +69,12 @@ def create_app(settings: Settings) -> web.Application:
     """
     if settings.database_url is None:
         raise StartError("no database: set DATABASE_URL, for example postgresql://user@127.0.0.1/aiopypay")
-    app = web.Application(middlewares=[request_id, count, problem_json], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[count, problem_json], client_max_size=BODY_BYTES_MAX)
     app[handlers.SETTINGS] = settings
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
     for module in ROUTES:
-        for route in module.routes:
-            if isinstance(route, web.RouteDef):
-                route.kwargs["expect_handler"] = expect
         app.add_routes(module.routes)
     app[documentation.DOCUMENT] = encoded(document(app.router))
     app.cleanup_ctx.append(_resources)

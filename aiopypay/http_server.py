@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from aiopypay.errors import InternalError, InvalidRequest
-from aiopypay.middlewares import REQUEST_ID, new_request_id, problem_response, set_common_headers
+from aiopypay.middlewares import REQUEST_ID, identified, new_request_id, problem_response, set_common_headers
 
 CONNECTIONS_MAX = 2_000
 FILES_BESIDE = 500
@@ -48,7 +48,8 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
+        handler = identified(made.request_handler)
+        return _Server(handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
 
 
 class _Server(web.Server):

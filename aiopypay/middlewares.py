@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -29,12 +30,25 @@ _PROBLEM_OF_STATUS: dict[int, type[errors.Problem]] = {
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
-@web.middleware
-async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request an id: the client's, where it sent a sane one."""
-    sent = request.headers.get("X-Request-ID")
-    request[REQUEST_ID] = sent if sent and _SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
-    return await handler(request)
+Server = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def identified(handler: Server) -> Server:
+    """Gives each request an id: the client's, where it sent a sane one.
+
+    It stands around the whole application: aiohttp meets an Expect header before any middleware.
+    """
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        sent = request.headers.get("X-Request-ID")
+        request[REQUEST_ID] = sent if sent and _SANE_REQUEST_ID.fullmatch(sent) else new_request_id()
+        try:
+            return await handler(request)
+        except web.HTTPExpectationFailed as error:
+            problem = errors.InvalidRequest("Expect: cannot be met", field="Expect")
+            return problem_response(request, problem, status=error.status)
+
+    return handle
 
 
 @web.middleware
@@ -88,17 +102,6 @@ async def set_headers(request: web.Request, response: web.StreamResponse) -> Non
     set_common_headers(response, request[REQUEST_ID])
     if request.app[MODE].mode is not Mode.ONLINE:
         response.headers["Aiopypay-Mode"] = "stand-in"
-
-
-async def expect(request: web.Request) -> web.StreamResponse | None:
-    """Answers an Expect header: 100-continue as aiohttp does, anything else as the problem that it is."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # What aiohttp's own handler does: the answer proper has not begun.
-        request.writer.output_size = 0
-        return None
-    request[REQUEST_ID] = new_request_id()
-    return problem_response(request, errors.InvalidRequest("Expect: cannot be met", field="Expect"), status=417)
 
 
 def set_common_headers(response: web.StreamResponse, request_id: str) -> None:

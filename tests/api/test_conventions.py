@@ -105,16 +105,18 @@ async def test_a_defect_is_500_and_says_nothing_of_its_cause(service: Service) -
     (await service.get("/currencies")).ok()
 
 
-async def test_an_expectation_that_cannot_be_met_is_417(shared_service: Service) -> None:
-    answer = await raw.exchange(
-        shared_service, raw.head("POST", "/users", Expect="miracles", **FORM, Content_Length="1")
-    )
-    answer.problem(417)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/users"), ("POST", "/nowhere"), ("DELETE", "/currencies")])
+async def test_an_expectation_that_cannot_be_met_is_417(shared_service: Service, method: str, path: str) -> None:
+    sent = {"Expect": "miracles", "X_Request_ID": "abc", "Content_Length": "1"}
+    answer = await raw.exchange(shared_service, raw.head(method, path, **FORM, **sent))
+    assert answer.problem(417, field="Expect")["instance"] == "abc"
+    (await raw.exchange(shared_service, raw.head(method, path, Expect="miracles"))).problem(417)
 
 
 async def test_a_client_that_waits_for_100_continue_is_answered(service: Service) -> None:
-    answer = await service.post("/users", body=FORM_BODY, headers=FORM | {"Expect": "100-continue"})
-    answer.ok(201)
+    expecting = FORM | {"Expect": "100-continue"}
+    (await service.post("/users", body=FORM_BODY, headers=expecting)).ok(201)
+    (await service.post("/nowhere", body=FORM_BODY, headers=expecting)).problem(404)
 
 
 @pytest.mark.parametrize(
