@@ -184,7 +184,12 @@ class Deputy:
     def note_online(self) -> None:
         """The count of hours without the database begins anew."""
         self._seconds_before = 0.0
-        self._node.post(deputy_work.reset_seconds)
+        self._node.post(deputy_work.write_seconds, 0.0)
+
+    def note_away(self) -> None:
+        """Where the database is away, keeps over restarts for how long."""
+        if not self.switch.is_up and not self._node.fenced:
+            self._node.post(deputy_work.write_seconds, self._seconds_before + self.switch.seconds_down)
 
     async def forget_lease(self) -> None:
         """From now on, over restarts too, this node does not stand in until the database gives it the lease anew."""

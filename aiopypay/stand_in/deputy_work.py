@@ -119,7 +119,7 @@ def trim_orders(store: Store) -> bool:
     return store.has_excess_orders()
 
 
-def reset_seconds(store: Store) -> None:
-    """The database is there again."""
+def write_seconds(store: Store, seconds: float) -> None:
+    """Keeps over restarts for how long the database has been away; 0 where it is there again."""
     with store.transaction(durable=False):
-        store.set_setting(SECONDS_DOWN, "0")
+        store.set_setting(SECONDS_DOWN, str(seconds))

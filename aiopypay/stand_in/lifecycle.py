@@ -101,6 +101,7 @@ class StandIn:
         await self.changes.close()
         if self._switch.is_up:
             await self._keeper.release()
+        self.deputy.note_away()
         self._recovery.close()
         await self._node.close()
 

@@ -29,6 +29,8 @@ from aiopypay.store.installation import beat
 PROBE_SECONDS = 0.5
 PROBE_DEADLINE_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 10.0
+# What a kill takes at most of the hours that the database has been away.
+NOTE_SECONDS = 60.0
 READ_ONLY = "25006"
 
 logger = logging.getLogger(__name__)
@@ -57,14 +59,15 @@ class Recovery:
         self._changes = changes
         self._keep_days = keep_days
         self._settlement = Settlement(self._database, node)
+        self._away_noted_at = time.monotonic()
         self.waits_for: str | None = None
 
     async def run(self) -> None:
         """Brings the service back online each time the database was lost; never returns."""
         while True:
             await self._switch.wait_until_down()
-            while not await self._is_back():  # noqa: ASYNC110 - nobody can tell us; we must look
-                await asyncio.sleep(PROBE_SECONDS)
+            while not await self._is_back():
+                await self._sleep(PROBE_SECONDS)
             self._switch.settling()
             await self._settle_until_online()
 
@@ -133,7 +136,7 @@ class Recovery:
             else:
                 backoff, self.waits_for = PROBE_SECONDS, None
                 continue
-            await asyncio.sleep(backoff)
+            await self._sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
         logger.warning("Settled %s orders in %.1f s.", settled, time.monotonic() - started)
 
@@ -152,6 +155,13 @@ class Recovery:
                 self.waits_for = None
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled
+
+    async def _sleep(self, seconds: float) -> None:
+        """Before it looks again; now and then it is kept for how long the database has been away."""
+        if time.monotonic() > self._away_noted_at + NOTE_SECONDS:
+            self._away_noted_at = time.monotonic()
+            self._deputy.note_away()
+        await asyncio.sleep(seconds)
 
     def _wait_for(self, reason: str) -> None:
         if reason != self.waits_for:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 
 from aiopypay.errors import StandInFenced
 from aiopypay.handlers.accounts import _open_once
-from aiopypay.stand_in import fill, reading
+from aiopypay.stand_in import fill, reading, recovery
+from aiopypay.stand_in.acceptance import SECONDS_DOWN
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.node import MARK
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import JournalEntry
-from aiopypay.stand_in.settle import Settlement
+from aiopypay.stand_in.settle import Settlement, SettlingStopped
 from aiopypay.store.users import User
 
 from .node import (
@@ -37,6 +39,7 @@ MANY = 3000
 PAYERS = 24
 SMALL_PAGE = 50
 SOON = 5
+HOUR = 3600
 DEACTIVATE = "UPDATE users SET is_active = FALSE WHERE id = %s"
 
 
@@ -245,6 +248,56 @@ class TestSettling:
             await node.online()
         assert set(expected) == {Decimal(150)}
         assert len(refused_orders(postgres)) == 1
+
+
+class TestHours:
+    """How long the database has been away is counted over restarts, whether or not an order came."""
+
+    async def test_at_a_stop(self, postgres: PostgresServer, directory: Path) -> None:
+        async with running(postgres.dsn, directory) as node:
+            await asyncio.to_thread(postgres.stop)
+            node.switch.lost("a test")
+            node.switch._down_at = time.monotonic() - HOUR
+        # It could not be longer, and it is counted on.
+        for hours in (1, 2):
+            async with running(postgres.dsn, directory) as node:
+                assert not node.switch.is_up
+                assert HOUR * hours <= await seconds_away(node) < HOUR * hours + HOUR / 2
+                node.switch._down_at = time.monotonic() - HOUR
+
+        await asyncio.to_thread(postgres.start)
+        async with running(postgres.dsn, directory) as node:
+            await node.online()
+            assert await seconds_away(node) == 0
+
+    @pytest.mark.parametrize("is_settling", [False, True])
+    async def test_now_and_then_for_a_kill(
+        self, postgres: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch, is_settling: bool
+    ) -> None:
+        monkeypatch.setattr(recovery, "NOTE_SECONDS", 0.0)
+        if is_settling:
+            monkeypatch.setattr(Settlement, "settle_next", fail_settling)
+        async with running(postgres.dsn, directory, killed=True) as node:
+            if not is_settling:
+                await asyncio.to_thread(postgres.stop)
+            node.switch.lost("a test")
+            node.switch._down_at = time.monotonic() - HOUR
+
+            async def is_kept() -> bool:
+                return await seconds_away(node) >= HOUR
+
+            await eventually(is_kept, SOON, "the time is kept")
+            assert (node.switch.mode == "settling") == is_settling
+
+
+async def seconds_away(node: NodeHere) -> float:
+    """What is kept of it."""
+    kept: str | None = await node.stand_in._node.run(lambda store: store.setting(SECONDS_DOWN))
+    return float(kept or 0)
+
+
+async def fail_settling(_: Settlement) -> int:
+    raise SettlingStopped("a test")
 
 
 class TestFenced:
