@@ -17,7 +17,7 @@ GENERATED_BYTES = 48
 ALGORITHM = "HS256"
 ISSUER = AUDIENCE = "aiopypay"
 VERSION_BYTES = 16
-# `ver`: the credential version, which changes with the password and with deactivation.
+# `ver`: the credential version, which changes with the password and with each deactivation, for good.
 REQUIRED = ["exp", "iat", "aud", "iss", "sub", "name", "ver"]
 
 
@@ -73,8 +73,11 @@ class Tokens:
 
     def _version(self, user: User) -> str:
         """Derived from what is stored, so that it changes in the same transaction, and on every node."""
-        message = f"{user.id}\0{user.is_active}\0{user.password_hash}".encode()
-        return hmac.digest(self._secret, b"credential version\0" + message, "sha256")[:VERSION_BYTES].hex()
+        message = f"{user.id}\0{user.is_active}\0{user.password_hash}"
+        if user.deactivations:
+            # Not where there was none: tokens issued before these were counted stay good.
+            message += f"\0{user.deactivations}"
+        return hmac.digest(self._secret, b"credential version\0" + message.encode(), "sha256")[:VERSION_BYTES].hex()
 
 
 def signing_secret(settings: Settings) -> bytes:

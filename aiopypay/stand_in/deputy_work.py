@@ -50,7 +50,15 @@ def _user(store: Store, username: str, filled: bool) -> User | Exception | None:
         return NotKnownHere("The database is away, and this node does not know this user.")
     if known is None:
         return None
-    return User(known.id, known.username, known.full_name, known.password_hash, known.is_admin, known.is_active)
+    return User(
+        known.id,
+        known.username,
+        known.full_name,
+        known.password_hash,
+        known.is_admin,
+        known.is_active,
+        known.deactivations,
+    )
 
 
 def forget_memory(store: Store) -> None:

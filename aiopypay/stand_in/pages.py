@@ -20,7 +20,7 @@ ORDER BY ordinal
 """
 
 _USERS = """
-SELECT id, username, full_name, password_hash, is_admin, is_active, version
+SELECT id, username, full_name, password_hash, is_admin, is_active, version, deactivations
 FROM users
 """
 

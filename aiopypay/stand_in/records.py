@@ -39,6 +39,8 @@ class KnownUser(msgspec.Struct, frozen=True, gc=False):
     is_admin: bool
     is_active: bool
     version: int
+    # Older stores do not have it.
+    deactivations: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from aiopypay.store.users import User
 
 SortBy = Literal["id", "username", "created_at", "updated_at", "is_admin", "is_active"]
 
-_SELECT = "SELECT id, username, full_name, password_hash, is_admin, is_active FROM users"
+_SELECT = "SELECT id, username, full_name, password_hash, is_admin, is_active, deactivations FROM users"
 _FILTER = """
 WHERE (%(is_active)s::boolean IS NULL OR is_active = %(is_active)s)
 AND (%(is_admin)s::boolean IS NULL OR is_admin = %(is_admin)s)
@@ -37,7 +37,7 @@ UPDATE users SET
     is_active = coalesce(%(is_active)s, is_active),
     is_admin = coalesce(%(is_admin)s, is_admin)
 WHERE lower(username) = %(username)s
-RETURNING id, username, full_name, password_hash, is_admin, is_active
+RETURNING id, username, full_name, password_hash, is_admin, is_active, deactivations
 """
 
 

@@ -15,7 +15,7 @@ SELECT_BY_USERNAME = Statement(
     "users_by_name",
     ("usernames",),
     """
-SELECT id, username, full_name, password_hash, is_admin, is_active
+SELECT id, username, full_name, password_hash, is_admin, is_active, deactivations
 FROM users
 WHERE lower(username) = ANY($1::text[])
 """,
@@ -79,7 +79,10 @@ RETURNING id
 
 
 class User(msgspec.Struct, frozen=True):
-    """A user as the database has them. `password_hash` is argon2's encoded form."""
+    """A user as the database has them. `password_hash` is argon2's encoded form.
+
+    `deactivations` is how often they were deactivated so far, which ended their tokens each time.
+    """
 
     id: int
     username: str
@@ -87,6 +90,7 @@ class User(msgspec.Struct, frozen=True):
     password_hash: str
     is_admin: bool
     is_active: bool
+    deactivations: int = 0
 
 
 async def users_by_name(connection: Connection, usernames: Sequence[str]) -> dict[str, User]:

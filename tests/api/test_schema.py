@@ -276,6 +276,26 @@ def test_a_migration_that_fails_leaves_nothing_and_says_which(
     assert tables(empty_database_url) == {"migrations", "good"}
 
 
+def test_who_was_deactivated_before_that_was_counted_counts_as_once(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in migrations.files()[:4]:
+        (tmp_path / file.name).write_text(file.read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "DIRECTORIES", (tmp_path,))
+        migrations.apply(empty_database_url)
+    ledger.query(
+        empty_database_url,
+        "INSERT INTO users (username, full_name, password_hash, is_active) VALUES ('a', '', '!', FALSE)",
+    )
+    migrations.apply(empty_database_url)
+    counts = "SELECT username, deactivations FROM users ORDER BY id"
+    assert ledger.query(empty_database_url, counts) == [("superuser", 0), ("a", 1)]
+    for is_active in (True, False, False, True):
+        ledger.query(empty_database_url, "UPDATE users SET is_active = %s WHERE id > 1", (is_active,))
+    assert ledger.query(empty_database_url, counts) == [("superuser", 0), ("a", 2)]
+
+
 def test_an_order_id_is_booked_once_even_by_hand(database_url: str) -> None:
     parameters = {"id": str(uuid4())}
     statement = (

@@ -1,6 +1,7 @@
 """Bearer tokens: what they are good for, and what ends them."""
 
 import base64
+import hmac
 import json
 import stat
 import time
@@ -16,6 +17,7 @@ from aiopypay import __version__
 from aiopypay.errors import StartError
 from aiopypay.settings import Settings
 from aiopypay.tokens import FILE_NAME, signing_secret
+from tests import ledger
 from tests.client import PASSWORD, Answer, Service
 from tests.conftest import SUPERUSER_PASSWORD, StartService
 
@@ -214,6 +216,27 @@ async def test_deactivation_ends_tokens_at_once(service: Service) -> None:
     (await me(service, token)).problem(401, "not-authenticated")
     form = {"username": vasya.username, "password": PASSWORD}
     (await service.post("/api/auth/token", form=form)).problem(403, "user-deactivated")
+
+
+async def test_deactivation_ends_tokens_for_good(service: Service) -> None:
+    vasya, admin = await service.register(), await service.superuser(SUPERUSER_PASSWORD)
+    ended = [await vasya.token()]
+    for _ in range(2):
+        assert (await admin.delete(f"/api/users/{vasya.username}")).status == 204
+        (await admin.patch(f"/api/users/{vasya.username}", document={"is_active": True})).ok()
+        for token in ended:
+            (await me(service, token)).problem(401, "not-authenticated")
+        ended.append(await vasya.token())
+        (await admin.patch(f"/api/users/{vasya.username}", document={"is_active": True, "is_admin": True})).ok()
+        (await me(service, ended[-1])).ok()
+
+
+async def test_a_token_from_before_deactivations_were_counted_is_good(service: Service) -> None:
+    vasya = await service.register()
+    stored = ledger.value(service.database_url, "SELECT password_hash FROM users WHERE id = %s", (vasya.id,))
+    message = f"credential version\0{vasya.id}\0True\0{stored}"
+    version = hmac.digest(SECRET.encode(), message.encode(), "sha256")[:16].hex()
+    (await me(service, signed(claims_of(await vasya.token()) | {"ver": version}))).ok()
 
 
 async def test_a_role_counts_as_it_is_now(service: Service) -> None:

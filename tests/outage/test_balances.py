@@ -226,11 +226,15 @@ async def test_what_was_changed_just_before_is_known(
     (await vasya.patch("/api/users/me", form=form)).ok()
     assert (await admin.delete("/api/users/frosya")).status == 204
     (await admin.patch("/currencies/USD", document={"commission": "0.5"})).ok()
+    petya = await service.register()
+    ended = await petya.token()
+    assert (await admin.delete(f"/api/users/{petya.username}")).status == 204
+    (await admin.patch(f"/api/users/{petya.username}", document={"is_active": True})).ok()
     await asyncio.to_thread(empty_postgres.stop)
     await process.wait_mode("stand-in")
 
     # Never what was: 503 where the change is not yet remembered.
-    for authorization in (vasya.authorization, token):
+    for authorization in (vasya.authorization, token, ended):
         answer = await service.get("/api/users/me", authorization=authorization)
         assert answer.status in (401, 503)
     assert (await frosya.get("/api/users/me")).status in (403, 503)

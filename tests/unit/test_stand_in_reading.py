@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import asdict, replace
 
 from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in import reading
-from aiopypay.stand_in.deputy_work import FILLED
+from aiopypay.stand_in.deputy_work import FILLED, users_by_name
+from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.store.users import User
 
 from .stand_in_samples import account, currency, user
 
@@ -53,3 +57,18 @@ def test_one_who_is_not_known_or_not_certain_may_have_one(store: Store) -> None:
 def test_an_account_that_is_known_is_there_however_uncertain_its_owner(store: Store) -> None:
     mark_uncertain(store, "ann")
     assert reading.balance_account(store, 2, "USD") is not None
+
+
+def test_a_user_is_told_as_the_database_would(store: Store) -> None:
+    known = replace(user(2, "Ann", version=2), deactivations=3)
+    with store.transaction(durable=False):
+        store.remember_users([known])
+    told = User(2, "Ann", "Ann", known.password_hash, is_admin=False, is_active=True, deactivations=3)
+    assert users_by_name(store, ["ann"], filled=True) == {"ann": told}
+
+
+def test_one_whom_an_older_version_remembered_was_never_deactivated() -> None:
+    content = asdict(user(2, "Ann"))
+    del content["deactivations"]
+    older = msgspec.msgpack.encode(content)
+    assert msgspec.msgpack.decode(older, type=KnownUser) == user(2, "Ann")
