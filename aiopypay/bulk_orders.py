@@ -11,13 +11,25 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from aiopypay.bulk_bodies import Bulk
-from aiopypay.errors import GroupRefused, IdempotencyKeyReused, InvalidRequest, Problem, RequestKeyReused
+from aiopypay.errors import (
+    GroupRefused,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotKnownHere,
+    OfflineAmountCap,
+    OfflineDebitCap,
+    Problem,
+    RequestKeyReused,
+)
 from aiopypay.idempotency import digest, ids_of_places, order_id, plain
 from aiopypay.ledger import TransferOrder
 from aiopypay.random_ids import uuid7
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.transfer_orders import NO_CONTENT, BulkTransferForm, content_of, order_of
 from aiopypay.units import RequestKey, Unit
+
+# Without the database: what is about a transfer and its accounts, however many of a bulk have it.
+_OF_A_TRANSFER = (NotKnownHere, OfflineAmountCap, OfflineDebitCap)
 
 
 def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
@@ -43,7 +55,8 @@ def answers_of(bulk: Bulk, answers: Sequence[Answer]) -> list[Answer]:
         raise answers[0]
     if bulk.mode == "all":
         _raise_culprits(bulk, answers)
-    _raise_common(answers)
+    if len(answers) == len(bulk.transfers):
+        _raise_common(answers)
     of_orders = iter(answers)
     return [
         _told(bulk, place, form if isinstance(form, InvalidRequest) else next(of_orders))
@@ -116,7 +129,9 @@ def _raise_culprits(bulk: Bulk, answers: Sequence[Answer]) -> None:
 
 def _raise_common(answers: Sequence[Answer]) -> None:
     first = answers[0] if answers else None
-    if isinstance(first, Problem) and first.status == 503 and {type(answer) for answer in answers} == {type(first)}:
+    if not isinstance(first, Problem) or first.status != 503 or isinstance(first, _OF_A_TRANSFER):
+        return
+    if {type(answer) for answer in answers} == {type(first)}:
         raise first
 
 

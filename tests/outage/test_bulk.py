@@ -177,6 +177,8 @@ class TestEach:
         told = await shop.send("each", [shop.transfer("1")] * 2, key="bulk")
         assert (told.status, told.problem) == (503, "stand-in-fenced")
         assert "Retry-After" in told.headers
+        # What is malformed has a problem of its own.
+        assert statuses(await shop.send("each", [shop.transfer("1"), shop.transfer("x")])) == [503, 400]
 
 
 class TestAll:
@@ -322,6 +324,12 @@ class TestCaps:
     def settings(self) -> dict[str, str]:
         """Some orders."""
         return {"APP_OFFLINE_MAX_ORDERS": "4", "APP_OFFLINE_MAX_DEBIT": "100"}
+
+    async def test_a_cap_is_told_of_each_transfer_that_is_above_it(self, shop: Shop) -> None:
+        await shop.take_database()
+        told = await shop.send("each", [shop.transfer("100"), shop.transfer("101")])
+        assert statuses(told) == [503, 503]
+        assert {result["type"] for result in told.body} == {"/problems/offline-debit-cap"}
 
     async def test_a_group_that_is_refused_counts_for_nothing(self, shop: Shop) -> None:
         await shop.take_database()
