@@ -52,8 +52,8 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     """Pays many times: an array with the receipt or the problem of each transfer, in their order.
 
     In mode `each` what can be booked is booked. In mode `all` everything is, or nothing: the problem is then that of
-    the first transfer that cannot be, and `index` says which, from 0. Without the database a receipt is `pending`, as
-    that of a transfer alone.
+    the first transfer that is malformed, or else of the first that cannot be booked, and `index` says which, from 0.
+    Without the database a receipt is `pending`, as that of a transfer alone.
 
     A transfer with a `key` is the order that it would be alone with this Idempotency-Key. The header
     Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either. It is

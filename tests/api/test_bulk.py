@@ -174,6 +174,8 @@ class TestAll:
         ).problem(402, "insufficient-funds", field="transfers[2]")
         assert problem["index"] == 2
         assert "19.20 USD" in problem["detail"]
+        # What is malformed is told before anything is judged.
+        assert (await send(alice, "all", [pays(alice, bob, 1000), pays(alice, bob, "x")])).problem(400)["index"] == 1
         assert ledger.counts(service.database_url) == before
         assert await alice.balance() == Decimal("100.00")
 
