@@ -7,6 +7,8 @@ from aiopypay import money
 from aiopypay.parsers import Number, takes
 
 _CURRENCY_ID = re.compile(r"[A-Z]{3}")
+# Up to money.MAX_AMOUNT.
+_ABOVE_0 = r"(?=.*[1-9])(?:[0-9]{1,12}(?:\.[0-9]+)?|1000000000000(?:\.0+)?)"
 _RATE = re.compile(r"[01](?:\.[0-9]{1,6})?")
 
 parse_amount = takes(
@@ -17,7 +19,7 @@ parse_amount = takes(
         "description": "An amount in the major unit of the currency, with at most the currency's decimals.",
         "examples": [Decimal("10.50")],
     },
-    digits=r"^(?=.*[1-9])[0-9]{1,12}(?:\.[0-9]+)?$",
+    digits=f"^{_ABOVE_0}$",
 )(money.parse_amount)
 
 parse_value = takes(
@@ -29,7 +31,7 @@ parse_value = takes(
         "description": "An amount with a sign: above 0 it is deposited, below 0 withdrawn.",
         "examples": [Decimal("420.69")],
     },
-    digits=r"^-?(?=.*[1-9])[0-9]{1,12}(?:\.[0-9]+)?$",
+    digits=f"^-?{_ABOVE_0}$",
 )(money.parse_value)
 
 

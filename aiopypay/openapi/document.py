@@ -22,7 +22,8 @@ Users, accounts and transfers with commission. While its database is down the se
 those that are not covered, and books each accepted one exactly once when the database is back.
 
 Writes take forms and JSON alike. Amounts are decimals in the major unit of the currency. A problem is
-`application/problem+json`; its `type` is stable.
+`application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a body that
+does not come), 413 (too large), 417 (an `Expect` that cannot be met).
 """
 _REQUEST_ID: Schema = {
     "name": "X-Request-ID",

@@ -1,12 +1,14 @@
 """How the text of one field becomes a value."""
 
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from aiopypay import fields
-from aiopypay.parsers import Number
+from aiopypay import fields, money_fields
+from aiopypay.parsers import Number, schema_of
 
 ACCEPTED: list[tuple[Callable[[str], Any], str, Any]] = [
     (fields.parse_id, "4", 4),
@@ -82,6 +84,18 @@ REFUSED: list[tuple[Callable[[str], Any], str]] = [
     (fields.parse_limit, "ten"),
     (fields.parse_limit, ""),
 ]
+
+
+@pytest.mark.parametrize("parse", [money_fields.parse_amount, money_fields.parse_value])
+@pytest.mark.parametrize("text", ["1", "0.01", "999999999999.99", "1000000000000", "1000000000000.00"])
+def test_the_schema_of_an_amount_as_a_string_has_the_same_limit(parse: Callable[[str], Any], text: str) -> None:
+    _, as_string = schema_of(parse).json["anyOf"]
+    assert parse(text) == Decimal(text)
+    assert re.search(as_string["pattern"], text)
+    for other in ("0", "0.00", "1000000000000.01", "1000000000001", "1e3", ""):
+        assert not re.search(as_string["pattern"], other)
+        with pytest.raises(ValueError, match=r"^must "):
+            parse(other)
 
 
 @pytest.mark.parametrize(("parse", "text", "value"), ACCEPTED)
