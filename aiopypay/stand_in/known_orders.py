@@ -73,6 +73,10 @@ class KnownOrders(Known):
         self._add("orders", WRITE_ORDER, [(position - n, *row) for n, row in enumerate(by_id.items(), start=1)])
         self._trim_if_full()
 
+    def order_count(self) -> int:
+        """Returns how many orders are known."""
+        return self._seal.counts.get("orders", 0)
+
     def order(self, order_id: UUID) -> OrderRecord | None:
         """Returns the order of this id; None when it is not known here."""
         rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))

@@ -28,6 +28,7 @@ from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
 CANCEL_AGAIN_SECONDS = 0.2
+COUNTED = ("users", "accounts", "orders", "uncertain")
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class StandIn:
     async def report(self) -> Report:
         """Returns the node's state."""
         pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
-        uncertain = 0 if self._node.is_damaged else len(await self._node.run(Store.uncertain))
+        counts = dict.fromkeys(COUNTED, 0) if self._node.is_damaged else await self._node.run(_counts)
         return Report(
             mode=self._switch.mode,
             since=self._switch.since,
@@ -118,13 +119,7 @@ class StandIn:
             fenced=self.deputy.fence(),
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
-            remembered={
-                "complete": self.deputy.filled,
-                "users": self._fill.users,
-                "accounts": self._fill.accounts,
-                "orders": self._fill.orders,
-                "uncertain": uncertain,
-            },
+            remembered={"complete": self.deputy.filled, **counts},
         )
 
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
@@ -188,6 +183,11 @@ def _adopt_plans_of_last_run(store: Store) -> None:
 def _journal(store: Store) -> tuple[int, datetime | None]:
     oldest = store.oldest_pending()
     return store.pending_count(), oldest.entry.order.accepted_at if oldest else None
+
+
+def _counts(store: Store) -> dict[str, int]:
+    accounts, users = store.counts()
+    return dict(zip(COUNTED, (users, accounts, store.order_count(), len(store.uncertain())), strict=True))
 
 
 def _knows_keys(store: Store) -> bool:

@@ -1,5 +1,7 @@
 """GET /health and GET /metrics: for operators, with or without a database."""
 
+import asyncio
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg2.extensions import parse_dsn
@@ -37,6 +39,24 @@ async def test_health_tells_the_documented_members(service: Service) -> None:
     assert health["mode"] == "online"
     assert health["journal"] == {"pending": 0, "oldest": None}
     assert health["version"] == __version__
+
+
+async def test_health_counts_what_is_remembered_now(service: Service) -> None:
+    alice, bob = await service.register(), await service.register()
+    ledger.deposit(service.database_url, alice.accounts["USD"], "100")
+    async with asyncio.timeout(10):
+        while (remembered := await _remembered(service))["uncertain"] or not remembered["complete"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert remembered["users"] == 3
+    (await alice.pay(bob, "1")).ok()
+    after = await _remembered(service)
+    assert after["orders"] == remembered["orders"] + 1
+    assert after["accounts"] >= 9
+
+
+async def _remembered(service: Service) -> dict[str, int]:
+    counts: dict[str, int] = (await service.get("/health")).ok()["remembered"]
+    return counts
 
 
 async def test_metrics_are_prometheus_text(service: Service) -> None:
