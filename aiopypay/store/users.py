@@ -21,9 +21,11 @@ WHERE lower(username) = ANY($1::text[])
 """,
 )
 
+# A name that is known to be taken is looked for first: a conflict uses up an id. What is taken meanwhile is a conflict.
 INSERT_USER = """
 INSERT INTO users (username, full_name, password_hash)
-VALUES (%(username)s, %(full_name)s, %(password_hash)s)
+SELECT %(username)s, %(full_name)s, %(password_hash)s
+WHERE NOT EXISTS (SELECT FROM users WHERE lower(username) = lower(%(username)s))
 ON CONFLICT (lower(username)) DO NOTHING
 RETURNING id
 """

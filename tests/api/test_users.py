@@ -94,6 +94,12 @@ async def test_the_password_is_stored_as_an_argon2id_hash_only(service: Service)
     assert "rare" not in row[0][0]
 
 
+async def test_a_name_that_is_taken_uses_up_no_number(service: Service) -> None:
+    for username in ("superuser", "SuperUser"):
+        (await service.post("/users", form={"username": username, "password": "correct horse"})).problem(409)
+    assert (await service.register()).id == 2
+
+
 async def test_of_concurrent_registrations_of_one_name_one_succeeds(service: Service) -> None:
     names = ["vasya", "VASYA", "Vasya", "vAsYa"] * 3
     answers = await asyncio.gather(*(register(service, username=name) for name in names))
