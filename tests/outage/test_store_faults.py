@@ -184,7 +184,7 @@ class TestDamage:
     ) -> None:
         generator = random.Random(seed)
         entries = await self._entries(site)
-        assert len(entries) >= 20
+        assert len(entries) >= 10
         for _ in range(max(SAMPLES, 4 * (rounds - SAMPLES))):
             what, files = _damaged(journal, generator)
             _put(_store(site), files)
