@@ -10,9 +10,9 @@ Nothing of psycopg2 leaves this module. What does:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiopg
 import aiopg.sa
@@ -21,10 +21,10 @@ from aiopg.sa.engine import get_dialect
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from aiopypay import driver, errors
-from aiopypay.addresses import STATEMENT_MILLISECONDS, single_address_dsns
+from aiopypay.addresses import single_address_dsns
 from aiopypay.pool import QUEUE_SECONDS, Pool
+from aiopypay.statements import Connection
 from aiopypay.translation import (
-    OUTDATED,
     UNAVAILABLE_DETAIL,
     Phase,
     ServerCancel,
@@ -39,28 +39,6 @@ DEADLINE_SECONDS = 1.5
 CONNECT_SECONDS = 1.0
 # For those who met the deadline to say so.
 NOTICE_SECONDS = 0.2
-
-Connection = aiopg.sa.SAConnection
-Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A statement that PostgreSQL plans once a connection. `$1`, `$2`, … stand for its parameters, in their order."""
-
-    name: str
-    parameters: tuple[str, ...]
-    sql: str
-
-    @property
-    def execution(self) -> str:
-        """The command that executes it, with its parameters by name."""
-        return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in self.parameters)})"
-
-    @property
-    def preparation(self) -> str:
-        """The command that makes it known to a connection."""
-        return f"PREPARE {self.name} AS {self.sql}"
 
 
 class Link(Protocol):
@@ -228,45 +206,5 @@ async def _execute(connection: Connection, command: str) -> str:
     try:
         await cursor.execute(command)
         return str(cursor.statusmessage)
-    finally:
-        cursor.close()
-
-
-async def prolong(connection: Connection, factor: float) -> None:
-    """Lets the statements of this transaction take longer than usual; its deadline is the caller's."""
-    await fetch(connection, f"SET LOCAL statement_timeout = {int(factor * STATEMENT_MILLISECONDS)}")
-
-
-async def fetch(
-    connection: Connection, statement: str | Statement, parameters: Mapping[str, Any] | None = None
-) -> list[Row]:
-    """Executes one statement and returns its rows as plain tuples.
-
-    It takes the driver's cursor: aiopg.sa's results cost as much again, and only add names to the columns.
-    """
-    raw: driver.Connection = connection.connection
-    if isinstance(statement, str):
-        return await _rows(raw, statement, parameters)
-    if statement.name not in raw.prepared:
-        # It stays prepared whatever becomes of the transaction.
-        await _rows(raw, statement.preparation)
-        raw.prepared.add(statement.name)
-    try:
-        return await _rows(raw, statement.execution, parameters)
-    except psycopg2.Error as error:
-        if error.pgcode in OUTDATED:
-            raw.close()
-        raise
-
-
-async def _rows(raw: driver.Connection, command: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-    if raw.begins_with_next:
-        # Of two commands in one message, the driver returns the result of the last.
-        raw.begins_with_next = False
-        command = f"BEGIN; {command}"
-    cursor = await raw.cursor()
-    try:
-        await cursor.execute(command, parameters)
-        return await cursor.fetchall() if cursor.description else []
     finally:
         cursor.close()

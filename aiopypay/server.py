@@ -12,12 +12,13 @@ from aiohttp import web
 
 from aiopypay import migrations, superuser
 from aiopypay.app import create_app
-from aiopypay.database import Database, fetch
+from aiopypay.database import Database
 from aiopypay.errors import Problem, StartError
 from aiopypay.http_server import Runner, allow_files
 from aiopypay.money import decimals_of
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import has_met_database
+from aiopypay.statements import fetch
 from aiopypay.store.accounts import currencies
 
 START_PATIENCE_SECONDS = 30

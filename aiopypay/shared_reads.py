@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from aiopypay.batches import Batcher
-from aiopypay.database import Connection, Database
+from aiopypay.database import Database
 from aiopypay.errors import DatabaseUnavailable
+from aiopypay.statements import Connection
 
 Key = TypeVar("Key", int, str)
 Row = TypeVar("Row")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from aiopypay.database import Connection, Database
+from aiopypay.database import Database
 from aiopypay.errors import DatabaseUnavailable
 from aiopypay.group_commit import GroupCommit
 from aiopypay.passwords import Passwords
@@ -13,6 +13,7 @@ from aiopypay.settings import Settings
 from aiopypay.shared_reads import SharedReads
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountRow
 from aiopypay.throttling import Throttle
 from aiopypay.tokens import Tokens

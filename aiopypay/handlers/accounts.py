@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from aiopypay.answers import Link, answers
 from aiopypay.auth import authenticated, path_id
-from aiopypay.database import Connection
 from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, UnknownCurrency
 from aiopypay.forms import form_data
 from aiopypay.handlers import ACCOUNTS, STAND_IN, read
 from aiopypay.idempotency import fingerprint, idempotency_key, ids_of_places, order_id
 from aiopypay.representations import AccountBody, account_body, json_response
 from aiopypay.stand_in import reading
+from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountRow, account_opened_by, accounts_of_user, open_account
 from aiopypay.store.keys import reused_keys
 from aiopypay.store.orders import claim_key, find_orders

@@ -6,11 +6,11 @@ from aiohttp import web
 
 from aiopypay.answers import LOCATION, answers
 from aiopypay.auth import authenticated
-from aiopypay.database import Connection
 from aiopypay.errors import NotFound
 from aiopypay.handlers import read
 from aiopypay.representations import OrderBody, json_response, order_body
 from aiopypay.stand_in import reading
+from aiopypay.statements import Connection
 from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.users import User
 

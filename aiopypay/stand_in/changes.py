@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from aiopypay.database import Connection, Database, fetch
+from aiopypay.database import Database
 from aiopypay.errors import Problem, StandInFenced
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.mode import ModeSwitch
@@ -15,6 +15,7 @@ from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection, fetch
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord, find_orders
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from aiopypay.database import Connection, Database
+from aiopypay.database import Database
 from aiopypay.errors import Problem
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
@@ -19,6 +19,7 @@ from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord, find_orders
 from aiopypay.store.transfers import LARGEST_ID

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from aiopypay.database import Connection, fetch
 from aiopypay.ledger import Currency
 from aiopypay.stand_in.records import KnownUser
+from aiopypay.statements import Connection, fetch
 from aiopypay.store.accounts import AccountState
 
 SELECT_CURRENCIES = """

@@ -5,12 +5,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 
-from aiopypay.database import Connection, Database
+from aiopypay.database import Database
 from aiopypay.ledger import Currency
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
 
 SUPERUSER_NAME = "superuser"
 

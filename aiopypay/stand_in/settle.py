@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from aiopypay.database import DEADLINE_SECONDS, Connection, Database, prolong
+from aiopypay.database import DEADLINE_SECONDS, Database
 from aiopypay.errors import (
     DuplicateOrder,
     IdempotencyKeyReused,
@@ -26,6 +26,7 @@ from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection, prolong
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import (
     Judgement,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from aiopypay.database import Connection, Row, Statement, fetch
+from aiopypay.statements import Connection, Row, Statement, fetch
 
 SELECT_CURRENCIES = """
 SELECT id, description, commission, decimals FROM currencies ORDER BY ordinal

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from aiopypay.database import Connection, Row, fetch
+from aiopypay.statements import Connection, Row, fetch
 from aiopypay.store.users import User
 
 SortBy = Literal["id", "username", "created_at", "updated_at", "is_admin", "is_active"]

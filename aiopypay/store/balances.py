@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aiopypay.database import Connection, fetch
+from aiopypay.statements import Connection, fetch
 from aiopypay.store.accounts import AccountRow
 
 _SELECT = """

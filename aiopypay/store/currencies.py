@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import SUPERUSER_ID
+from aiopypay.statements import Connection, Row, fetch
 from aiopypay.store.accounts import CurrencyRow
 
 INSERT_CURRENCY = """

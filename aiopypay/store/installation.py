@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from aiopypay.database import Connection, fetch
+from aiopypay.statements import Connection, fetch
 
 # It writes: a database that can only be read is not back.
 BEAT = """

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from aiopypay.database import Connection, fetch
 from aiopypay.idempotency import first_place
 from aiopypay.ledger import TransferOrder
+from aiopypay.statements import Connection, fetch
 from aiopypay.units import RequestKey
 
 # Ordered, so that the ids are looked up in the index however many PostgreSQL expects to find.

@@ -1,6 +1,6 @@
 """The SQL of orders: what locks, what looks up, what writes. PostgreSQL plans each once a connection."""
 
-from aiopypay.database import Statement
+from aiopypay.statements import Statement
 
 # NO KEY UPDATE is what an UPDATE of the balance takes itself. In id order, so that two batches cannot lock each other
 # out.

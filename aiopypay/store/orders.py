@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 
 from aiopypay import errors
-from aiopypay.database import Connection, Row, fetch
 from aiopypay.ledger import Account, Currency, TransferOrder
 from aiopypay.planning import PlannedOrder, changes, plan_batch, refused_groups
+from aiopypay.statements import Connection, Row, fetch
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.keys import used_by_bulks
 from aiopypay.store.order_statements import (

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from aiopypay.database import Connection, fetch
+from aiopypay.statements import Connection, fetch
 
 Sort = Literal["asc", "dsc"]
 

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from aiopypay.database import Connection, Statement, fetch
 from aiopypay.ledger import COMMENTS
+from aiopypay.statements import Connection, Statement, fetch
 
 UNUSABLE_PASSWORD = "!"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aiopypay.database import Connection, Database, fetch
+from aiopypay.database import Database
 from aiopypay.errors import StatementRejected
 from aiopypay.group_commit import GroupCommit
 from aiopypay.idempotency import fingerprint, order_id
@@ -19,6 +19,7 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.statements import Connection, fetch
 
 from .postgres import PostgresServer
 

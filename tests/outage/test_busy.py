@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import pytest
 
-from aiopypay.database import fetch
 from aiopypay.errors import DatabaseBusy, Overloaded, Problem, StandInFenced
 from aiopypay.stand_in.node import MARK
+from aiopypay.statements import fetch
 
 from .node import Holder, add_holders, balance_of, fail_writes, refused_orders, running
 from .postgres import PostgresServer

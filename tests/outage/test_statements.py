@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from aiopypay.database import Connection, Database, Statement, fetch
+from aiopypay.database import Database
 from aiopypay.errors import DatabaseBusy, StatementRejected
 from aiopypay.shared_reads import SharedReads
+from aiopypay.statements import Connection, Statement, fetch
 
 from .postgres import PostgresServer
 
