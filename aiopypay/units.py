@@ -116,14 +116,13 @@ def places_of_bulks(orders: Sequence[TransferOrder]) -> dict[UUID, tuple[UUID, U
     Orders without a key are left out; those under a key that no client can have sent, for there is a space in it; and
     those whose key is that of a bulk in this batch: a round holds no order under it that was not sent with the bulk.
     """
-    present = {first_place(order.id) for order in orders}
-    return {
-        order.id: places
+    places = {
+        order.id: ids_of_places(order.user_id, order.idempotency_key)
         for order in orders
-        if order.idempotency_key is not None
-        and " " not in order.idempotency_key
-        and (places := ids_of_places(order.user_id, order.idempotency_key))[0] not in present
+        if order.idempotency_key is not None and " " not in order.idempotency_key
     }
+    present = {first_place(order.id) for order in orders} if places else set()
+    return {order_id: between for order_id, between in places.items() if between[0] not in present}
 
 
 def halves(orders: Sequence[TransferOrder]) -> tuple[Sequence[TransferOrder], Sequence[TransferOrder]]:

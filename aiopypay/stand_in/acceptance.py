@@ -11,7 +11,7 @@ from aiopypay import errors, money
 from aiopypay.ledger import Account, Transfer, TransferOrder
 from aiopypay.planning import PlannedOrder, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
-from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
+from aiopypay.stand_in.records import Entry, JournalEntry
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
 from aiopypay.units import RequestKey, places_of_bulks
@@ -39,12 +39,7 @@ def accept(
     """
     with store.transaction(durable=True):
         store.set_setting(SECONDS_DOWN, str(seconds_down))
-        answers: dict[UUID, Answer] = {}
-        places = places_of_bulks(orders)
-        for order in orders:
-            seen = _seen(store, order, places.get(order.id))
-            if seen is not None:
-                answers[order.id] = seen
+        answers = _seen(store, orders)
         fresh = [order for order in orders if order.id not in answers]
         complete = is_alone and store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
         caps = _Caps(limits, seconds_down, store.pending_count())
@@ -90,25 +85,30 @@ def answer_of(entry: JournalEntry) -> Entry:
     return entry.entry
 
 
-def _seen(store: Store, order: TransferOrder, places: tuple[UUID, UUID] | None) -> Answer | None:
-    """Returns the answer to an order that was booked or accepted before, None for one not seen here.
-
-    Where an order between `places` was seen, the key was one of a bulk.
-    """
-    try:
-        record = store.order(order.id)
-        if record is not None:
-            return record.answers(order.fingerprint)
-        entry = store.entry(order.id)
-        if entry is None:
-            if places and any(content != order.fingerprint for content in _between(store, *places)):
+def _seen(store: Store, orders: Sequence[TransferOrder]) -> dict[UUID, Answer]:
+    """Returns the answers to those of the orders that were booked or accepted before, or whose key was a bulk's."""
+    ids = [order.id for order in orders]
+    booked, accepted, places = store.orders(ids), store.entries_of(ids), places_of_bulks(orders)
+    answers: dict[UUID, Answer] = {}
+    for order in orders:
+        try:
+            if order.id in booked:
+                answers[order.id] = booked[order.id].answers(order.fingerprint)
+            elif order.id in accepted:
+                answers[order.id] = _accepted(accepted[order.id], order)
+            elif order.id in places and any(
+                content != order.fingerprint for content in _between(store, *places[order.id])
+            ):
                 raise errors.IdempotencyKeyReused
-            return None
-        if entry.entry.order.fingerprint != order.fingerprint:
-            raise errors.IdempotencyKeyReused
-        return answer_of(entry)
-    except errors.Problem as problem:
-        return problem
+        except errors.Problem as problem:
+            answers[order.id] = problem
+    return answers
+
+
+def _accepted(entry: JournalEntry, order: TransferOrder) -> Entry:
+    if entry.entry.order.fingerprint != order.fingerprint:
+        raise errors.IdempotencyKeyReused
+    return answer_of(entry)
 
 
 def _plan(
@@ -120,7 +120,12 @@ def _plan(
 ) -> list[PlannedOrder | errors.Problem]:
     ids = {account_id for order in orders for account_id in order.account_ids}
     known = store.accounts(ids)
-    accounts = {account.id: _as_now(account) for account in known.values() if account.user_id is not None}
+    with money.exact():
+        accounts = {
+            account.id: Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
+            for account in known.values()
+            if account.user_id is not None
+        }
     currencies = {currency.id: currency for currency in store.currencies()}
     caps.debits = {account.id: account.debit for account in known.values()}
     planned = plan_batch(
@@ -133,12 +138,6 @@ def _plan(
         else plan
         for order, plan in zip(orders, planned, strict=True)
     ]
-
-
-def _as_now(account: KnownAccount) -> Account:
-    assert account.user_id is not None  # noqa: S101 - the caller has looked
-    with money.exact():
-        return Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
 
 
 def _may_be_old(order: TransferOrder, complete: bool) -> bool:
@@ -179,8 +178,8 @@ class _Caps:
     def __call__(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
         """Raises a 503 of its own type where the order is over a limit; counts it otherwise. Deposits spend nothing."""
         limits = self._limits
-        paid = _paid(order, transfers)
         with money.exact():
+            paid = _paid(order, transfers)
             debit = self.debits[order.account_id] + paid
         if limits.max_amount is not None and order.amount > limits.max_amount:
             raise errors.OfflineAmountCap(f"Without the database at most {limits.max_amount} are accepted at once.")
@@ -203,7 +202,7 @@ class _Caps:
 
 
 def _paid(order: TransferOrder, transfers: Sequence[Transfer]) -> Decimal:
+    """Returns what an order takes from its account. Called where sums are exact."""
     if order.is_deposit:
         return Decimal(0)
-    with money.exact():
-        return sum((transfer.amount for transfer in transfers), Decimal(0))
+    return sum([transfer.amount for transfer in transfers], Decimal(0))

@@ -7,7 +7,7 @@ from uuid import UUID
 from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN
 from aiopypay.stand_in.identity import note_transfers
-from aiopypay.stand_in.records import Entry
+from aiopypay.stand_in.records import Entry, KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord
@@ -41,13 +41,16 @@ def recall(store: Store) -> tuple[Standing, float, bool]:
 
 def users_by_name(store: Store, usernames: Sequence[str], filled: bool) -> dict[str, User | Exception | None]:
     """Returns each user by name, None for one who certainly does not exist, NotKnownHere for one who cannot be told."""
-    return {name: _user(store, name, filled) for name in usernames}
+    known, uncertain = store.users_by_name(usernames), set(store.uncertain())
+    return {
+        name: NotKnownHere("The database is away, and this node does not know this user.")
+        if name in uncertain or (name not in known and not filled)
+        else _user(known.get(name))
+        for name in usernames
+    }
 
 
-def _user(store: Store, username: str, filled: bool) -> User | Exception | None:
-    known = store.user_by_name(username)
-    if store.is_uncertain(username) or (known is None and not filled):
-        return NotKnownHere("The database is away, and this node does not know this user.")
+def _user(known: KnownUser | None) -> User | None:
     if known is None:
         return None
     return User(

@@ -10,7 +10,7 @@ import msgspec
 
 from aiopypay.stand_in.failures import DuplicateEntry
 from aiopypay.stand_in.records import Entry, JournalEntry, State
-from aiopypay.stand_in.rows import Row, Rows
+from aiopypay.stand_in.rows import LISTED_KEYS, Row, Rows
 
 SELECT_PLANS = "SELECT id, content, checksum FROM plan ORDER BY id"
 # What is withdrawn was written by this process: its content is not read again.
@@ -20,6 +20,7 @@ DELETE_PLAN = "DELETE FROM plan WHERE id = ?"
 
 _COLUMNS = "sequence, order_id, content, link, state, reason, settled_at, checksum"
 SELECT_BY_ORDER = f"SELECT {_COLUMNS} FROM journal WHERE order_id = ?"  # noqa: S608 - columns of ours
+SELECT_BY_ORDERS = f"SELECT {_COLUMNS} FROM journal WHERE order_id IN ({LISTED_KEYS})"  # noqa: S608
 SELECT_BETWEEN = f"SELECT {_COLUMNS} FROM journal WHERE order_id BETWEEN ? AND ?"  # noqa: S608
 SELECT_BY_STATE = f"""
 SELECT {_COLUMNS} FROM journal WHERE state = ? AND sequence > ? ORDER BY sequence LIMIT ?
@@ -87,6 +88,11 @@ class Journal(Rows):
         """Returns the entry of an order; None when there is none here."""
         rows = self._rows("journal", SELECT_BY_ORDER, (order_id.bytes,))
         return journal_entry(rows[0]) if rows else None
+
+    def entries_of(self, order_ids: Iterable[UUID]) -> dict[UUID, JournalEntry]:
+        """Returns the entries of these orders, by the order's id."""
+        found = self._rows_of("journal", SELECT_BY_ORDERS, [order_id.bytes for order_id in order_ids])
+        return {entry.entry.order.id: entry for entry in map(journal_entry, found)}
 
     def entries_between(self, lowest: UUID, highest: UUID) -> list[JournalEntry]:
         """Returns the entries of orders whose ids lie between these."""

@@ -1,6 +1,7 @@
 """What the node remembers of PostgreSQL: accounts, users and currencies; and its own settings."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -9,7 +10,7 @@ import msgspec
 
 from aiopypay.ledger import Currency
 from aiopypay.stand_in.records import KnownAccount, KnownUser
-from aiopypay.stand_in.rows import Row, Rows
+from aiopypay.stand_in.rows import LISTED_KEYS, Row, Rows
 from aiopypay.store.accounts import AccountState
 
 SELECT_SETTING = "SELECT name, value, checksum FROM settings WHERE name = ?"
@@ -34,7 +35,7 @@ DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
 SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
 SELECT_SOME_USERS = "SELECT id, name, content, checksum FROM users ORDER BY id LIMIT 5000"
 DELETE_USER = "DELETE FROM users WHERE id = ?"
-SELECT_USERS_BY_NAME = "SELECT id, name, content, checksum FROM users WHERE name = ? ORDER BY id"
+SELECT_USERS_BY_NAME = f"SELECT id, name, content, checksum FROM users WHERE name IN ({LISTED_KEYS})"  # noqa: S608
 WRITE_USER = """
 INSERT INTO users (id, name, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, content = excluded.content, checksum = excluded.checksum
@@ -123,8 +124,16 @@ class Known(Rows):
 
     def user_by_name(self, username: str) -> KnownUser | None:
         """Returns the user of this name in any case; None when they are not known here."""
-        rows = self._rows("users", SELECT_USERS_BY_NAME, (username.lower(),))
-        return _decode_user(rows[0][2]) if len(rows) == 1 else None
+        return self.users_by_name([username.lower()]).get(username.lower())
+
+    def users_by_name(self, usernames: Sequence[str]) -> dict[str, KnownUser]:
+        """Returns those of the users with these names, in lower case, who are known here, by name.
+
+        A name that two users have had, as far as is known here, is nobody's.
+        """
+        rows = list(self._rows_of("users", SELECT_USERS_BY_NAME, usernames))
+        times = Counter(row[1] for row in rows)
+        return {row[1]: _decode_user(row[2]) for row in rows if times[row[1]] == 1}
 
     def user(self, user_id: int) -> KnownUser | None:
         """Returns a user; None when they are not known here."""

@@ -1,13 +1,13 @@
 """The orders whose outcome the node knows, so that a retry gets its original answer."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from uuid import UUID
 
 import msgspec
 
 from aiopypay.stand_in.checksums import ROW_BYTES
 from aiopypay.stand_in.known import Known
-from aiopypay.stand_in.rows import Row
+from aiopypay.stand_in.rows import LISTED_KEYS
 from aiopypay.store.orders import OrderRecord
 
 ORDERS_MAX = 1_000_000
@@ -15,11 +15,10 @@ ORDERS_MAX = 1_000_000
 # is time for it, or so many are too many.
 ORDERS_SPARE = 0.25
 TRIMMED_AT_ONCE = 500
-LOOKED_UP_AT_ONCE = 100
 
 SELECT_ORDER = "SELECT position, id, content, checksum FROM orders WHERE id = ?"
 SELECT_ORDERS = f"""
-SELECT position, id, content, checksum FROM orders WHERE id IN ({", ".join("?" * LOOKED_UP_AT_ONCE)})
+SELECT position, id, content, checksum FROM orders WHERE id IN ({LISTED_KEYS})
 """  # noqa: S608 - question marks of ours
 SELECT_ORDERS_BETWEEN = "SELECT position, id, content, checksum FROM orders WHERE id BETWEEN ? AND ?"
 SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
@@ -52,7 +51,7 @@ class KnownOrders(Known):
         The newest `orders_max` at least are kept; once others were dropped the setting "orders_trimmed" is "yes".
         """
         by_id = {order.id.bytes: _encode(order) for order in orders}
-        known = {row[1]: row for row in self._order_rows(list(by_id))}
+        known = {row[1]: row for row in self._rows_of("orders", SELECT_ORDERS, list(by_id))}
         newest = self._rows("orders", SELECT_NEWEST_ORDER)
         position = newest[0][0] if newest else 0
         rows = []
@@ -66,7 +65,7 @@ class KnownOrders(Known):
     def remember_older_orders(self, orders: Iterable[OrderRecord]) -> None:
         """Keeps orders that are older than all that are known, newest first; what there is no room for is dropped."""
         by_id = {order.id.bytes: _encode(order) for order in orders}
-        for row in self._order_rows(list(by_id)):
+        for row in self._rows_of("orders", SELECT_ORDERS, list(by_id)):
             by_id.pop(row[1], None)
         oldest = self._rows("orders", SELECT_OLDEST_ORDER)
         position = oldest[0][0] if oldest else 1
@@ -82,16 +81,15 @@ class KnownOrders(Known):
         rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))
         return _decode_order(rows[0][2]) if rows else None
 
+    def orders(self, order_ids: Iterable[UUID]) -> dict[UUID, OrderRecord]:
+        """Returns those of the orders that are known here, by id."""
+        found = self._rows_of("orders", SELECT_ORDERS, [order_id.bytes for order_id in order_ids])
+        return {record.id: record for record in (_decode_order(row[2]) for row in found)}
+
     def orders_between(self, lowest: UUID, highest: UUID) -> list[OrderRecord]:
         """Returns the orders whose ids lie between these."""
         rows = self._rows("orders", SELECT_ORDERS_BETWEEN, (lowest.bytes, highest.bytes))
         return [_decode_order(row[2]) for row in rows]
-
-    def _order_rows(self, order_ids: list[bytes]) -> Iterator[Row]:
-        for start in range(0, len(order_ids), LOOKED_UP_AT_ONCE):
-            some = order_ids[start : start + LOOKED_UP_AT_ONCE]
-            padding = [None] * (LOOKED_UP_AT_ONCE - len(some))
-            yield from self._rows("orders", SELECT_ORDERS, [*some, *padding])
 
     def has_excess_orders(self) -> bool:
         """Tells whether more orders are kept than `orders_max`."""

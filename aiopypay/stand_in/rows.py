@@ -20,6 +20,10 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 Row = tuple[Any, ...]
 
+# What is looked up together. Always as many, so that it is one statement to prepare; null is found nowhere.
+KEYS_AT_ONCE = 100
+LISTED_KEYS = ", ".join("?" * KEYS_AT_ONCE)
+
 ROWS_AT_ONCE = 512
 # A power of two, like the one above, that fits the 999 values that older libraries take a statement.
 ROWS_AT_ONCE_THEN = 64
@@ -49,6 +53,12 @@ class Rows:
         `sql` selects all columns of the table in their order, the checksum last.
         """
         return self._sound(table, self._found(table, sql, parameters))
+
+    def _rows_of(self, table: str, sql: str, keys: Sequence[Value]) -> Iterator[Row]:
+        """Yields rows as `_rows` returns them, by KEYS_AT_ONCE values of a column; `sql` has LISTED_KEYS for these."""
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[start : start + KEYS_AT_ONCE]
+            yield from self._rows(table, sql, [*some, *[None] * (KEYS_AT_ONCE - len(some))])
 
     def _packed_rows(self, table: str, sql: str, parameters: Sequence[Value]) -> list[Row]:
         """Returns rows as `_rows` does; `sql` yields all as one JSON array of arrays, the last two columns as hex."""
