@@ -40,8 +40,8 @@ def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
     if bulk.mode == "all":
         _check_all(bulk)
     placing = _Placing(bulk, user_id, key)
-    forms = enumerate(bulk.transfers)
-    orders = [placing.order(form, place) for place, form in forms if not isinstance(form, InvalidRequest)]
+    forms = enumerate(_placed(bulk))
+    orders = [placing.order(form, place) for place, form in forms if not isinstance(form, Problem)]
     return Unit(orders, placing.request_key)
 
 
@@ -59,8 +59,24 @@ def answers_of(bulk: Bulk, answers: Sequence[Answer]) -> list[Answer]:
         _raise_common(answers)
     of_orders = iter(answers)
     return [
-        _told(bulk, place, form if isinstance(form, InvalidRequest) else next(of_orders))
-        for place, form in enumerate(bulk.transfers)
+        _told(bulk, place, form if isinstance(form, Problem) else next(of_orders))
+        for place, form in enumerate(_placed(bulk))
+    ]
+
+
+def _placed(bulk: Bulk) -> Sequence[BulkTransferForm | Problem]:
+    """Returns the transfers, and in place of each of which no order is placed its problem.
+
+    Of two contents under one key only the first is placed: each further one would need a transaction of its own.
+    """
+    contents: dict[str, bytes] = {}
+    return [
+        IdempotencyKeyReused("key: stands above with another content", field="key")
+        if not isinstance(form, InvalidRequest)
+        and form.key is not None
+        and contents.setdefault(form.key, content := content_of(form)) != content
+        else form
+        for form in bulk.transfers
     ]
 
 

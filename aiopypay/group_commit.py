@@ -93,15 +93,22 @@ class GroupCommit:
 
     async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
         """What cannot be judged side by side is judged in another round, which finds what this one has booked."""
-        refusals = await self._misused_keys(units)
-        this = Round([unit for place, unit in enumerate(units) if place not in refusals])
-        answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
-        later = await self._judge(this.later) if this.later else []
-        judged = iter(this.answers(answers, later))
-        return [
-            [copy.copy(refusals[place]) for _ in unit.orders] if place in refusals else next(judged)
-            for place, unit in enumerate(units)
-        ]
+        rounds = []
+        while units:
+            refusals = await self._misused_keys(units)
+            this = Round([unit for place, unit in enumerate(units) if place not in refusals])
+            answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
+            rounds.append((units, refusals, this, answers))
+            units = this.later
+        later: list[list[Answer]] = []
+        # Not by recursion: there may be as many rounds as orders.
+        for units, refusals, this, answers in reversed(rounds):
+            judged = iter(this.answers(answers, later))
+            later = [
+                [copy.copy(refusals[place]) for _ in unit.orders] if place in refusals else next(judged)
+                for place, unit in enumerate(units)
+            ]
+        return later
 
     async def _post(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.

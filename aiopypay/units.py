@@ -145,4 +145,9 @@ def are_together(one: TransferOrder, other: TransferOrder) -> bool:
 
 
 def _are_one(one: TransferOrder, other: TransferOrder) -> bool:
-    return one is other or (one.group == other.group and one.fingerprint == other.fingerprint)
+    return one is other or (
+        one.group == other.group
+        and one.fingerprint == other.fingerprint
+        # One may be NOBODY's: what its caller may not place does not speak for one who may.
+        and one.account_user_id == other.account_user_id
+    )

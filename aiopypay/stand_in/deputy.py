@@ -17,7 +17,7 @@ from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.identity import last_transfer
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
-from aiopypay.stand_in.store import Store
+from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.orders import OrderRecord
@@ -69,11 +69,15 @@ class Deputy:
             return [StandInFenced(told) for _ in orders]
         seconds = self._seconds_before + self.switch.seconds_down
         try:
-            return await self._node.run(
-                accept, orders, self._limits, datetime.now(UTC), seconds, is_alone=self.standing.nodes == 1
-            )
+            return await self._node.run(self._accepted, orders, datetime.now(UTC), seconds)
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
+
+    def _accepted(self, store: Store, orders: Sequence[TransferOrder], now: datetime, seconds: float) -> list[Answer]:
+        """In the store's thread: what was booked before is recorded by now, or the node is fenced, as that failed."""
+        if self._node.fenced:
+            raise StoreFailed(self._node.fenced)
+        return accept(store, orders, self._limits, now, seconds, is_alone=self.standing.nodes == 1)
 
     async def reused_keys(self, keys: Sequence[RequestKey]) -> set[int]:
         """Returns the places of the keys that are known as those of another content. Raises StandInFenced."""
@@ -177,9 +181,18 @@ class Deputy:
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Returns what `work` reads from the store. Raises StandInFenced where it is damaged or not up to date."""
+        self._check_memory()
+
+        def read(store: Store) -> Result:
+            # In the store's thread: what was booked before is recorded by now, or that has failed.
+            self._check_memory()
+            return work(store, *args, **kwargs)
+
+        return await self._node.run(read)
+
+    def _check_memory(self) -> None:
         if self._node.is_damaged or not self._node.keeps_balances:
             raise StandInFenced(f"The database is away, and this node's memory cannot be relied upon: {self.fence()}")
-        return await self._node.run(work, *args, **kwargs)
 
     def note_online(self) -> None:
         """The count of hours without the database begins anew."""

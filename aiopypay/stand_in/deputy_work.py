@@ -1,6 +1,7 @@
 """What the deputy has done in the store's thread."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN
 from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.records import Entry, KnownUser
-from aiopypay.stand_in.store import Store
+from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
@@ -123,14 +124,23 @@ def record(store: Store, batches: Sequence[Booked]) -> None:
 
 
 def trim_orders(store: Store) -> bool:
-    """Drops some of the orders of which too many are remembered; tells whether there are more."""
-    if store.has_excess_orders():
-        with store.transaction(durable=False):
-            store.trim_orders()
+    """Drops some of the orders of which too many are remembered; tells whether there are more.
+
+    A disk that is full may keep them: nothing is lost by it.
+    """
+    try:
+        if store.has_excess_orders():
+            with store.transaction(durable=False):
+                store.trim_orders()
+    except StoreFailed:
+        return False
     return store.has_excess_orders()
 
 
 def write_seconds(store: Store, seconds: float) -> None:
-    """Keeps over restarts for how long the database has been away; 0 where it is there again."""
-    with store.transaction(durable=False):
+    """Keeps over restarts for how long the database has been away; 0 where it is there again.
+
+    A disk that is full costs some of the count, and not the stand-in: the next to order will find out.
+    """
+    with suppress(StoreFailed), store.transaction(durable=False):
         store.set_setting(SECONDS_DOWN, str(seconds))

@@ -116,7 +116,7 @@ class Node:
     def post(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
         """Hands work over without waiting for it. What fails fences the node."""
         self._hand_over()
-        self._submit(partial(work, self._store, *args, **kwargs))
+        self._submit(partial(work, self._store, *args, **kwargs), self._look_at)
 
     def defer(self, work: Callable[[Store, list[Item]], object], item: Item, *, weight: int) -> None:
         """Hands `work(store, items)` over as `post` does, but not yet: the items of a while are done at once.
@@ -152,10 +152,11 @@ class Node:
             self._deferred_until = None
         deferred, self._deferred, self._deferred_weight = self._deferred, [], 0
         for work, items in groupby(deferred, key=itemgetter(0)):
-            self._submit(partial(work, self._store, [item for _, item in items]))
+            self._submit(partial(work, self._store, [item for _, item in items]), self._look_at_deferred)
 
-    def _submit(self, work: Callable[[], object]) -> None:
-        self._thread.submit(work).add_done_callback(self._look_at)
+    def _submit(self, work: Callable[[], object], look_at: "Callable[[Future[object]], None]") -> None:
+        """In the thread, the outcome is looked at before any other work begins."""
+        self._thread.submit(work).add_done_callback(look_at)
 
     def _opened(self, directory: Path) -> Store:
         """Opens the store in the thread that uses it, where what the verification needed serves as its cache.
@@ -169,6 +170,12 @@ class Node:
             if isinstance(error, StoreFailed):
                 raise StartError(f"{error}: make room, or repair the disk, and start again") from error
             raise
+
+    def _look_at_deferred(self, future: "Future[object]") -> None:
+        """What was booked is not remembered: from now on this memory is out of date, for reads too."""
+        if future.exception() is not None:
+            self.keeps_balances = False
+        self._look_at(future)
 
     def _look_at(self, future: "Future[object]") -> None:
         error = future.exception()

@@ -443,6 +443,15 @@ class TestItemKeys:
         assert (receipt["status"], reused["status"], other["status"]) == ("posted", 422, "posted")
         assert booked(service) == 2
 
+    async def test_many_contents_under_one_key_are_judged_at_once(
+        self, service: Service, alice: Caller, bob: Caller
+    ) -> None:
+        transfers = [pays(alice, bob, f"{1 + number / 100:.2f}", key="a") for number in range(1000)]
+        first, *others = (await send(alice, "each", transfers)).ok()
+        assert first["status"] == "posted"
+        assert {(other["status"], other["field"]) for other in others} == {(422, "key")}
+        assert booked(service) == 1
+
     async def test_what_is_booked_counts_as_done_and_the_rest_is_judged(
         self, service: Service, alice: Caller, bob: Caller
     ) -> None:

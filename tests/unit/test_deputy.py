@@ -4,18 +4,21 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from aiopypay.errors import StandInFenced
+from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
-from tests.unit.stand_in_samples import NOON, entry, order_id, record
+from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record
 
 
 def plan(number: int) -> PlannedOrder:
@@ -52,9 +55,9 @@ async def test_the_plan_of_a_booked_batch_goes_with_its_record(node: Node, deput
     await book(deputy, 2)
     await deputy.keep_plan([plan(3)])
     assert await planned(node) == [3]
-    account = await node.run(Store.account, 1)
-    assert account is not None
-    assert account.version == 2
+    known = await node.run(Store.account, 1)
+    assert known is not None
+    assert known.version == 2
     await deputy.withdraw_plan()
     assert await planned(node) == []
 
@@ -101,3 +104,48 @@ async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     failing(monkeypatch, "withdraw_plans", "the disk fails")
     with pytest.raises(StandInFenced, match="The outcome is unknown"):
         await deputy.withdraw_plan()
+
+
+async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be_recorded(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def know(store: Store) -> None:
+        with store.transaction(durable=True):
+            store.remember_currencies([currency("USD")])
+            store.remember_accounts([account(1, "100.00"), account(2, "0.00", user_id=3)])
+
+    await node.run(know)
+    deputy.standing = Standing(uuid4(), holds_lease=True, nodes=1)
+    await deputy.keep_plan([plan(1)])
+    deputy.record([AccountState(1, 2, "USD", Decimal(0), 2, NOON, NOON)], [record(1)])
+    with monkeypatch.context() as momentarily:
+        failing(momentarily, "remember_accounts", "the disk was full for a moment")
+        deputy.switch.lost("test")
+        [answer] = await deputy.accept([TransferOrder(uuid4(), 2, 1, 2, Decimal(90), None, b"")])
+    assert isinstance(answer, StandInFenced)
+    with pytest.raises(StandInFenced, match="cannot be relied upon"):
+        await deputy.read(Store.account, 1)
+    assert await node.run(Store.pending_count) == 0
+
+
+async def test_it_is_the_same_for_what_is_read_before_it_is_recorded(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await book(deputy, 1)
+    failing(monkeypatch, "remember_accounts", "the disk is full")
+    with pytest.raises(StandInFenced, match="cannot be relied upon"):
+        await deputy.read(Store.account, 1)
+
+
+async def test_what_is_only_noted_does_not_end_the_stand_in(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.run(lambda store: setattr(store, "orders_max", 0))
+    await book(deputy, 1)
+    await node.run(Store.plans)
+    failing(monkeypatch, "set_setting", "the disk is full")
+    failing(monkeypatch, "trim_orders", "the disk is full")
+    deputy.switch.lost("test")
+    deputy.note_away()
+    await deputy.trim_orders()
+    assert node.fenced is None

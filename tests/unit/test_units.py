@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from aiopypay.idempotency import ids_of_places
-from aiopypay.ledger import TransferOrder
+from aiopypay.ledger import NOBODY, TransferOrder
 from aiopypay.units import RequestKey, Round, Unit, are_together, halves, places_of_bulks, unlocked
 
 
@@ -53,6 +53,11 @@ def test_two_orders_of_one_id_and_content_are_one_order() -> None:
 def test_another_content_under_one_id_is_judged_later() -> None:
     assert answered([unit(placed(1, "x")), unit(placed(1, "y"))]) == [["1"], ["2"]]
     assert answered([unit(placed(1, "x"), placed(1, "y"), placed(1, "x"), placed(2))]) == [["1", "2", "1", "1"]]
+
+
+def test_who_may_not_place_an_order_does_not_speak_for_who_may() -> None:
+    may, may_not = placed(1, "x"), structs.replace(placed(1, "x"), account_user_id=NOBODY)
+    assert answered([unit(may_not), unit(may), unit(may_not)]) == [["1"], ["2"], ["1"]]
 
 
 def test_a_group_waits_whole_where_one_of_it_is_placed_already() -> None:
