@@ -37,6 +37,8 @@ BATCH_SIZE = 200
 # Orders, of which a bulk may have a thousand.
 QUEUE_SIZE = 20_000
 ATTEMPTS = 3
+# Each is a transaction, and nobody is answered before the last. More than a few is abuse of a key.
+ROUNDS_MAX = 50
 # How long a batch may keep trying a database that is there but busy.
 BUSY_SECONDS = 1.0
 
@@ -92,16 +94,18 @@ class GroupCommit:
         return [[copy.copy(answer) for answer in judged[unit.identity]] for unit in units]
 
     async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
-        """What cannot be judged side by side is judged in another round, which finds what this one has booked."""
-        rounds = []
-        while units:
+        """What cannot be judged side by side is judged in another round, which finds what this one has booked.
+
+        What is left after ROUNDS_MAX is told to try again.
+        """
+        rounds: list[tuple[Sequence[Unit], dict[int, Problem], Round, list[Answer]]] = []
+        while units and len(rounds) < ROUNDS_MAX:
             refusals = await self._misused_keys(units)
             this = Round([unit for place, unit in enumerate(units) if place not in refusals])
             answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
             rounds.append((units, refusals, this, answers))
             units = this.later
-        later: list[list[Answer]] = []
-        # Not by recursion: there may be as many rounds as orders.
+        later: list[list[Answer]] = [[_busy() for _ in unit.orders] for unit in units]
         for units, refusals, this, answers in reversed(rounds):
             judged = iter(this.answers(answers, later))
             later = [
@@ -134,7 +138,7 @@ class GroupCommit:
 
     async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
-        failure: Problem = DatabaseBusy("The database is busy. Nothing was booked; try again.")
+        failure: Problem = _busy()
         for _ in range(ATTEMPTS):
             try:
                 return await self._attempt(orders)
@@ -205,6 +209,10 @@ class GroupCommit:
         if records:
             self._deputy.record(accounts, list(records.values()))
         return _in_order(orders, {**judgement.replays(orders), **records})
+
+
+def _busy() -> DatabaseBusy:
+    return DatabaseBusy("The database is busy. Nothing was booked; try again.")
 
 
 def _in_order(orders: Sequence[TransferOrder], answers: Mapping[UUID, Answer]) -> list[Answer]:

@@ -104,9 +104,14 @@ def withdraw_plan(store: Store, number: int) -> None:
 
 
 def adopt_plans(store: Store) -> list[Entry]:
-    """Moves all plans into the journal, in their order, and returns their entries."""
+    """Moves all plans into the journal, in their order, and returns their entries.
+
+    Not what the journal holds: an order that was settled, and sent again to a database restored from an older backup.
+    """
     plans = store.plans()
-    entries = [entry for plan in plans.values() for entry in plan]
+    planned = [entry for plan in plans.values() for entry in plan]
+    held = store.entries_of([entry.order.id for entry in planned])
+    entries = [entry for entry in planned if entry.order.id not in held]
     with store.transaction(durable=True):
         store.append(entries)
         store.withdraw_plans(plans)

@@ -13,6 +13,7 @@ import psycopg2.extensions
 import pytest
 from psycopg2.extensions import make_dsn
 
+from aiopypay.group_commit import ROUNDS_MAX
 from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import Answer, Caller, Service
@@ -239,6 +240,26 @@ async def test_a_poisonous_order_gets_its_own_answer_and_its_neighbours_theirs(
     assert "poison" not in str(problem)
     assert await bob.balance() == 30
     ledger.assert_ledger_balances(service.database_url)
+
+
+async def test_many_contents_under_one_key_do_not_keep_everybody_waiting(service: Service) -> None:
+    holder, alice, bob = await funded(service, "10"), await funded(service, "10"), await service.register()
+    async with batch_held_back(service, holder):
+        held = asyncio.create_task(holder.pay(bob, "1"))
+        await until_blocked(service.database_url)
+        tasks = [
+            asyncio.create_task(alice.pay(bob, str(1000 + number), key="key")) for number in range(ROUNDS_MAX + 20)
+        ]
+        (await service.get("/health")).ok()
+    answers = await asyncio.gather(*tasks)
+    (await held).ok()
+    statuses = [answer.status for answer in answers]
+    assert statuses.count(402) >= ROUNDS_MAX
+    for answer in answers:
+        if answer.status != 402:
+            answer.problem(503, "database-busy")
+    assert set(statuses) == {402, 503}
+    (await alice.pay(bob, "1", key="key")).ok()
 
 
 async def test_two_poisonous_orders_harm_only_themselves(service: Service) -> None:

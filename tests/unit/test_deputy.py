@@ -13,7 +13,7 @@ from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.deputy import Deputy
-from aiopypay.stand_in.deputy_work import Standing
+from aiopypay.stand_in.deputy_work import Standing, adopt_plans
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.store import Store, StoreFailed
@@ -149,3 +149,17 @@ async def test_what_is_only_noted_does_not_end_the_stand_in(
     deputy.note_away()
     await deputy.trim_orders()
     assert node.fenced is None
+
+
+async def test_a_plan_of_what_the_journal_holds_does_not_hinder_a_start(node: Node, deputy: Deputy) -> None:
+    def settled(store: Store) -> None:
+        with store.transaction(durable=True):
+            store.append([entry(1)])
+            store.mark_posted([1], NOON)
+
+    await node.run(settled)
+    await deputy.keep_plan([plan(1), plan(2)])
+    adopted = await node.run(adopt_plans)
+    assert [entry.order.id for entry in adopted] == [order_id(2)]
+    assert await planned(node) == []
+    assert await node.run(Store.pending_count) == 1
