@@ -160,9 +160,11 @@ async def _book(
     await record_refusals(connection, orders, refused)
     known_posted, known_refused = _known_outcomes(orders, judgement.known)
     posted |= known_posted
-    decided = await find_orders(connection, list(refused))
-    accounts = await account_states(connection, list(remembered))
-    _check_versions(accounts, {account.id for account in changed}, remembered)
+    decided = await find_orders(connection, list(refused)) if refused else {}
+    changed_ids = {account.id for account in changed}
+    others = [account_id for account_id in remembered if account_id not in changed_ids]
+    accounts = [*changed, *(await account_states(connection, others) if others else ())]
+    _check_versions(accounts, changed_ids, remembered)
     return Settled(posted, refused | known_refused, [*posted.values(), *decided.values()], accounts)
 
 
