@@ -237,6 +237,8 @@ class DatabaseBusy(Problem):
 
     status, slug, title = 503, "database-busy", "Database busy"
     retry_after_seconds = 1
+    # Whether it gave way to another transaction, which is about to be done; it is not kept out by one.
+    is_conflict = False
 
 
 class DatabaseUnavailable(Problem):

@@ -147,7 +147,8 @@ class GroupCommit:
                 failure = duplicate
             except DatabaseBusy as busy:
                 failure = busy
-                others = unlocked(orders, await self._free_accounts(orders))
+                # Who had the better of a conflict is about to be done; who holds a lock for long is not.
+                others = orders if busy.is_conflict else unlocked(orders, await self._free_accounts(orders))
                 if len(others) < len(orders):
                     posted = dict(zip((order.id for order in others), await self._post(others, until), strict=True))
                     return [posted.get(order.id) or copy.copy(busy) for order in orders]

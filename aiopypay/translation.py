@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 Phase = Literal["connect", "transaction", "commit"]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-BUSY = {"40001", "40P01", "55P03", "57014", "25P03"}
+# A serialisation failure, a deadlock.
+CONFLICTS = {"40001", "40P01"}
+BUSY = CONFLICTS | {"55P03", "57014", "25P03"}
 # A prepared statement that does not fit the tables any more, or is not there: a session made anew has it.
 OUTDATED = {"0A000", "26000"}
 UNAVAILABLE_CLASSES = {"08", "53", "58"}
@@ -33,7 +35,9 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
     if phase == "commit" and not _certainly_not_committed(code):
         return errors.CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
     if code in BUSY | OUTDATED:
-        return errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
+        busy = errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
+        busy.is_conflict = code in CONFLICTS
+        return busy
     if is_unavailable(error, code):
         return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
     logger.error("PostgreSQL rejected a statement (%s): %s", code, one_line(error))
