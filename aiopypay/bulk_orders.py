@@ -32,21 +32,23 @@ from aiopypay.units import RequestKey, Unit
 _OF_A_TRANSFER = (NotKnownHere, OfflineAmountCap, OfflineDebitCap)
 
 
-def unit_of(bulk: Bulk, user_id: int, key: str | None) -> Unit:
-    """Returns the orders of the transfers that are well formed. `key` is the Idempotency-Key of the request.
+Placed = Sequence[BulkTransferForm | Problem]
+
+
+def unit_of(bulk: Bulk, placed: Placed, user_id: int, key: str | None) -> Unit:
+    """Returns the orders of what is `placed`. `key` is the Idempotency-Key of the request.
 
     Raises, where all are to be booked or nothing, the problem of the first that cannot be.
     """
     if bulk.mode == "all":
-        _check_all(bulk)
+        _check_all(bulk, placed)
     placing = _Placing(bulk, user_id, key)
-    forms = enumerate(_placed(bulk))
-    orders = [placing.order(form, place) for place, form in forms if not isinstance(form, Problem)]
+    orders = [placing.order(form, place) for place, form in enumerate(placed) if not isinstance(form, Problem)]
     return Unit(orders, placing.request_key)
 
 
-def answers_of(bulk: Bulk, answers: Sequence[Answer]) -> list[Answer]:
-    """Returns the answers by transfer; `answers` are those of the orders.
+def answers_of(bulk: Bulk, placed: Placed, answers: Sequence[Answer]) -> list[Answer]:
+    """Returns the answers by transfer; `answers` are those of the orders of what is `placed`.
 
     Raises the problem that is everybody's: that of the request's key; where all are to be booked or nothing, that of
     the transfer that was refused; and what kept the service from booking anything.
@@ -59,12 +61,11 @@ def answers_of(bulk: Bulk, answers: Sequence[Answer]) -> list[Answer]:
         _raise_common(answers)
     of_orders = iter(answers)
     return [
-        _told(bulk, place, form if isinstance(form, Problem) else next(of_orders))
-        for place, form in enumerate(_placed(bulk))
+        _told(bulk, place, form if isinstance(form, Problem) else next(of_orders)) for place, form in enumerate(placed)
     ]
 
 
-def _placed(bulk: Bulk) -> Sequence[BulkTransferForm | Problem]:
+def placed_of(bulk: Bulk) -> Placed:
     """Returns the transfers, and in place of each of which no order is placed its problem.
 
     Of two contents under one key only the first is placed: each further one would need a transaction of its own.
@@ -80,13 +81,10 @@ def _placed(bulk: Bulk) -> Sequence[BulkTransferForm | Problem]:
     ]
 
 
-def _check_all(bulk: Bulk) -> None:
-    contents: dict[str, bytes] = {}
-    for place, form in enumerate(bulk.transfers):
-        if isinstance(form, InvalidRequest):
+def _check_all(bulk: Bulk, placed: Placed) -> None:
+    for place, form in enumerate(placed):
+        if isinstance(form, Problem):
             raise _located(bulk, place, form)
-        if form.key is not None and contents.setdefault(form.key, content := content_of(form)) != content:
-            raise _located(bulk, place, IdempotencyKeyReused("key: stands above with another content", field="key"))
 
 
 def _request_key(bulk: Bulk, user_id: int, key: str) -> RequestKey:

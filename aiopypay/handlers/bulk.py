@@ -19,7 +19,7 @@ from aiohttp import web
 from aiopypay.answers import answers
 from aiopypay.auth import authenticated
 from aiopypay.bulk_bodies import Bulk, BulkQuery, bulk_data
-from aiopypay.bulk_orders import answers_of, unit_of
+from aiopypay.bulk_orders import answers_of, placed_of, unit_of
 from aiopypay.errors import (
     CurrencyMismatch,
     Forbidden,
@@ -59,8 +59,9 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either. It is
     used once one of these is booked or accepted; where all have keys of their own, these alone are.
     """
-    unit = unit_of(bulk, user.id, idempotency_key(request))
-    told = answers_of(bulk, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])
+    placed = placed_of(bulk)
+    unit = unit_of(bulk, placed, user.id, idempotency_key(request))
+    told = answers_of(bulk, placed, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])
     return json_response([_result(answer, request[REQUEST_ID]) for answer in told])
 
 

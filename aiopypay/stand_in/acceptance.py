@@ -11,6 +11,7 @@ from aiopypay import errors, money
 from aiopypay.ledger import Account, Transfer, TransferOrder
 from aiopypay.planning import PlannedOrder, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in.known_orders import ORDERS_TRIMMED
 from aiopypay.stand_in.records import Entry, JournalEntry
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
@@ -20,7 +21,6 @@ Answer = OrderRecord | Entry | errors.Problem
 
 SECONDS_DOWN = "seconds_down"
 KEYS_COMPLETE = "keys_complete"
-ORDERS_TRIMMED = "orders_trimmed"
 
 
 def accept(

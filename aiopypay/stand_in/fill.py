@@ -14,6 +14,7 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import FILLED
+from aiopypay.stand_in.known_orders import ORDERS_MAX
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
@@ -26,7 +27,6 @@ from aiopypay.store.transfers import LARGEST_ID
 
 # Small enough that a payment behind a page in the store's queue hardly notices.
 PAGE = 500
-ORDERS_MAX = 1_000_000
 PAUSE_SECONDS = 0.01
 RETRY_SECONDS = 1.0
 

@@ -100,7 +100,7 @@ class KnownOrders(Known):
         self._drop_orders(min(self._excess_orders(), TRIMMED_AT_ONCE))
 
     def _excess_orders(self) -> int:
-        return self._seal.counts.get("orders", 0) - self.orders_max
+        return self.order_count() - self.orders_max
 
     def _trim_if_full(self) -> None:
         self._drop_orders(self._excess_orders() - int(ORDERS_SPARE * self.orders_max))
