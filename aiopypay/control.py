@@ -1,20 +1,32 @@
 """The operator's door into a running service: a Unix socket in the data directory, for its owner alone."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
+from aiopypay.errors import Problem
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
+from aiopypay.stand_in.moments import Decision
 from aiopypay.stand_in.records import State
+from aiopypay.stand_in.recovery import DecisionNotAwaited
+from aiopypay.stand_in.restoration_report import Report
 
 SOCKET = "control"
+
+
+class Decided(msgspec.Struct):
+    """What was done, or why nothing was."""
+
+    report: Report | None
+    problem: str | None = None
 
 
 def control_app(stand_in: StandIn) -> web.Application:
@@ -24,8 +36,17 @@ def control_app(stand_in: StandIn) -> web.Application:
         state: State | None = request.query.get("state")  # type: ignore[assignment]
         return json_response(await stand_in.journal(state, int(request.query["after"])))
 
+    async def get_replay(_: web.Request) -> web.Response:
+        return json_response(await _decided(stand_in.preview()))
+
+    async def post_decision(request: web.Request) -> web.Response:
+        decision = msgspec.json.decode(await request.read(), type=Decision)
+        return json_response(await _decided(stand_in.decide(decision)))
+
     app = web.Application()
     app.router.add_get("/journal", get_journal)
+    app.router.add_get("/replay", get_replay)
+    app.router.add_post("/decision", post_decision)
     return app
 
 
@@ -47,19 +68,47 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
         os.close(directory)
 
 
+async def _decided(work: Awaitable[Report]) -> Decided:
+    try:
+        return Decided(await work)
+    except DecisionNotAwaited as error:
+        return Decided(None, str(error))
+    except Problem as problem:
+        return Decided(None, f"The database failed meanwhile: {problem.detail}")
+
+
+async def ask_replay(data_dir: Path) -> Decided | None:
+    """Returns what a replay by the running service would do; None where none runs."""
+    answer = await _ask(data_dir, "GET", "/replay")
+    return None if answer is None else msgspec.json.decode(answer, type=Decided)
+
+
+async def ask_decision(data_dir: Path, decision: Decision) -> Decided | None:
+    """Has the running service carry out a decision; None where none runs."""
+    answer = await _ask(data_dir, "POST", "/decision", data=msgspec.json.encode(decision))
+    return None if answer is None else msgspec.json.decode(answer, type=Decided)
+
+
 async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
     """Returns a page of the running service's journal, None where none runs."""
+    query = {"after": str(after)} | ({"state": state} if state else {})
+    answer = await _ask(data_dir, "GET", "/journal", params=query)
+    return None if answer is None else msgspec.json.decode(answer, type=list[JournalLine])
+
+
+async def _ask(data_dir: Path, method: str, path: str, **content: Any) -> bytes | None:
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return None
     try:
         connector = aiohttp.UnixConnector(_short(directory))
-        query = {"after": str(after)} | ({"state": state} if state else {})
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.get("http://control/journal", params=query) as response:
+        # A replay takes as long as it takes.
+        patient = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(connector=connector, timeout=patient) as session:
+            async with session.request(method, f"http://control{path}", **content) as response:
                 response.raise_for_status()
-                return msgspec.json.decode(await response.read(), type=list[JournalLine])
+                return await response.read()
     except aiohttp.ClientConnectionError:
         return None
     finally:

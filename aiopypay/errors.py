@@ -254,6 +254,23 @@ class CommitInDoubt(DatabaseUnavailable):
     slug, title = "commit-in-doubt", "Outcome unknown"
 
 
+class OtherMoment(DatabaseUnavailable):
+    """The database holds another moment than this node has left it in: it, or the node's directory, is an older one.
+
+    `count` is the moment's number, None where there is none of this node.
+    """
+
+    slug, title = "other-moment", "Another moment of the database"
+
+    def __init__(self, count: int | None) -> None:
+        super().__init__("The database holds another moment than this node left it in. Nothing was booked.")
+        self.count = count
+
+    def __reduce__(self) -> tuple[type["OtherMoment"], tuple[int | None]]:
+        """Copies are made by the constructor's own argument."""
+        return type(self), (self.count,)
+
+
 class NotKnownHere(DatabaseUnavailable):
     """The database is away, and this node does not remember enough to answer in its place. Never a guess."""
 

@@ -30,6 +30,7 @@ from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.records import Entry
 from aiopypay.store.keys import reused_keys
+from aiopypay.store.moments import Step
 from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders, lockable_accounts
 from aiopypay.units import RequestKey, Round, Unit, halves, unlocked
 
@@ -189,14 +190,18 @@ class GroupCommit:
 
     async def _attempt(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """One transaction. Raises DatabaseUnavailable, DatabaseBusy, StatementRejected: then nothing is booked."""
+        async with self._deputy.moments.turn:
+            return await self._book(orders, self._deputy.moments.step())
+
+    async def _book(self, orders: Sequence[TransferOrder], step: Step) -> list[Answer]:
         judgement: Judgement | None = None
         try:
-            async with self._database.transaction() as connection:
-                judgement = await judge_orders(connection, orders, minted=True)
+            async with self._deputy.moments.checked(), self._database.transaction() as connection:
+                judgement = await judge_orders(connection, orders, step, minted=True)
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
-                plan_kept = self._deputy.keep_plan(judgement.plans)
+                plan_kept = self._deputy.keep_plan(judgement.plans, step)
                 try:
-                    records, accounts = await book_plans(connection, judgement.plans)
+                    records, accounts = await book_plans(connection, judgement.plans, step)
                 finally:
                     await plan_kept
         except CommitInDoubt:
@@ -205,10 +210,10 @@ class GroupCommit:
             return _in_order(orders, {**judgement.replays(orders), **adopted})
         except Exception:
             if judgement is not None and judgement.plans:
-                await self._deputy.withdraw_plan()
+                await self._deputy.withdraw_plan(step)
             raise
         if records:
-            self._deputy.record(accounts, list(records.values()))
+            self._deputy.record(accounts, list(records.values()), step)
         return _in_order(orders, {**judgement.replays(orders), **records})
 
 

@@ -8,21 +8,23 @@ from uuid import UUID
 
 import click
 
-from aiopypay.control import ask_journal
+from aiopypay.control import Decided, ask_decision, ask_journal, ask_replay
 from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
 from aiopypay.representations import encode_json
 from aiopypay.settings import Settings, read_environment
-from aiopypay.stand_in.identity import forget_transfers
 from aiopypay.stand_in.lifecycle import DIRECTORY
 from aiopypay.stand_in.listing import JournalLine, journal_page
-from aiopypay.stand_in.node import distrust
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.store import Store
 from aiopypay.store import installation
 
-REPLAYED_AT_ONCE = 500
+STATES = ["pending", "posted", "refused", "unplaced"]
+UNPLACED = (
+    "unplaced  {order.order_id}  user {order.user_id}  {order.from_account_id} -> {order.to_account_id}  "
+    "{order.amount}  {order.reason}"
+)
 LINE = (
     "{line.sequence:>8}  {line.state:<8} {line.order_id}  user {line.user_id}  "
     "{line.from_account_id} -> {line.to_account_id}  {line.amount}  {told}"
@@ -30,7 +32,9 @@ LINE = (
 
 
 @click.group(invoke_without_command=True)
-@click.option("--state", type=click.Choice(["pending", "posted", "refused"]), help="Only entries in this state.")
+@click.option(
+    "--state", type=click.Choice(["pending", "posted", "refused", "unplaced"]), help="Only entries in this state."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
 def journal(context: click.Context, state: State | None, as_json: bool) -> None:
@@ -46,26 +50,38 @@ def journal(context: click.Context, state: State | None, as_json: bool) -> None:
 
 
 @journal.command()
-def replay() -> None:
-    """Book kept entries again, after an older backup of the database was restored.
+@click.option("--dry-run", is_flag=True, help="Only tell what it would do.")
+def replay(dry_run: bool) -> None:
+    """Book again what an older backup of the database lacks, after one was restored.
 
-    Only while the service is stopped. At its next start it settles them under their ids: what the database still
-    knows is found, what it has forgotten is booked, nothing is doubled.
+    Only while the service runs, and waits for it. Users, accounts and payments that this node remembers are put back
+    under their old ids, in their old order; what the database still knows is found, and nothing is doubled. What names
+    somebody or something else in this database is listed.
     """
-    directory = _settings().data_dir / DIRECTORY
-    store = _open(directory)
-    try:
-        reopened = 0
-        while posted := [entry.sequence for entry in store.entries("posted", REPLAYED_AT_ONCE)]:
-            with store.transaction(durable=True):
-                store.reopen_posted(posted)
-            reopened += len(posted)
-        with store.transaction(durable=True):
-            forget_transfers(store)
-        distrust(directory)
-    finally:
-        store.close()
-    click.echo(f"{reopened} entries will be settled again at the next start.")
+    data_dir = _settings().data_dir
+    _tell(asyncio.run(ask_replay(data_dir) if dry_run else ask_decision(data_dir, "replay")))
+
+
+@journal.command()
+def trust() -> None:
+    """Take the database as it is, after an older backup was restored: what it lacks is given up.
+
+    Only while the service runs, and waits for it. What this node remembers is forgotten and read anew. Payments that
+    were accepted without the database and not yet booked are still settled.
+    """
+    _tell(asyncio.run(ask_decision(_settings().data_dir, "trust")))
+
+
+def _tell(decided: Decided | None) -> None:
+    if decided is None:
+        raise StartError("the service does not run: start it first; it waits for the decision")
+    if decided.report is None:
+        raise StartError(decided.problem or "")
+    click.echo(decided.report.told())
+    for stranger in decided.report.strangers:
+        click.echo(f"{stranger} is somebody or something else in this database")
+    for order in decided.report.unplaced:
+        click.echo(UNPLACED.format(order=order))
 
 
 @click.group(invoke_without_command=True)

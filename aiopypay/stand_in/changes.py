@@ -3,143 +3,105 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiopypay.database import Database
-from aiopypay.errors import Problem, StandInFenced
+from aiopypay.errors import DatabaseUnavailable, Problem
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
-from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
-from aiopypay.statements import Connection, fetch
+from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.orders import OrderRecord, find_orders
-
-# Held by each change until its transaction ends, however late, and waited for by whoever reads the user anew.
-LOCK_USERNAMES = """
-SELECT pg_advisory_xact_lock(hashtextextended(username, 0))
-FROM unnest(%(usernames)s::text[]) AS username
-ORDER BY hashtextextended(username, 0)
-"""
+from aiopypay.translation import UNAVAILABLE_DETAIL
 
 logger = logging.getLogger(__name__)
 
 
 class UserChanges:
-    """Before a change commits, its user is marked uncertain on disk; afterwards they are read anew, and certain again.
+    """Before a change commits, its user is marked uncertain on disk; with its answer they are certain again.
 
     Where the process dies in between, or the outcome is unknown, they stay uncertain, which without the database
-    means 503, until the service is online again.
+    means 503, until the service is online again. Whoever reads them then does it under the lock of the node's moment,
+    which a change holds until its transaction ends, however late.
     """
 
-    def __init__(self, database: Database, node: Node, switch: ModeSwitch, reads: Reads) -> None:
+    def __init__(self, database: Database, node: Node, switch: ModeSwitch, moments: Moments) -> None:
         self._database = database
-        self._reads = reads
         self._node = node
         self._switch = switch
-        self._running: Counter[str] = Counter()
-        self._changed_since: list[set[str]] = []
+        self._moments = moments
         self._refresh: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def transaction(self, username: str, *, is_new: bool = False) -> AsyncIterator[Connection]:
-        """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises.
+        """A transaction that changes this user, or opens their accounts. Raises what Moments.writing raises.
 
         `is_new`: it adds the user, so that one who is known here stays certain, whoever asks for their name.
         """
+        if not self._switch.is_up:
+            raise DatabaseUnavailable(UNAVAILABLE_DETAIL)
         name = username.lower()
-        # What is being read of the user may not show this change: before it is marked, that reading is spoiled.
-        for changed in self._changed_since:
-            changed.add(name)
-        self._running[name] += 1
+        epoch = self._switch.epoch
+        is_known = False
         try:
-            await self._mark(name, is_new)
-            async with self._database.transaction() as connection:
-                await fetch(connection, LOCK_USERNAMES, {"usernames": [name]})
-                yield connection
+            async with self._moments.turn:
+                async with self._moments.transaction(
+                    self._database, partial(_mark_uncertain, username=name, is_new=is_new)
+                ) as connection:
+                    yield connection
+                    reading = await _read(connection, [name])
+                # Since the database was lost, the journal knows better.
+                is_known = epoch == self._switch.epoch and self._node.fenced is None
+                if is_known:
+                    self._node.post(_remember_certain, reading)
         finally:
-            self._running[name] -= 1
-            if not self._running[name]:
-                del self._running[name]
-            self.refresh_soon()
-
-    async def _mark(self, name: str, is_new: bool) -> None:
-        if self._switch.is_up:
-            if not self._node.fenced:
-                # A store that fails fences the node, not the change.
-                with contextlib.suppress(StandInFenced):
-                    await self._node.run(_mark_uncertain, name, is_new)
-            self._node.check_may_book()
+            if not is_known:
+                self.refresh_soon()
 
     async def refresh_before_online(self, database: Database) -> None:
         """Reads the uncertain users anew, while the writer's lock is held and the journal is empty.
 
-        Raises what Database.transaction raises, StandInFenced.
+        With none it still takes a step: nobody goes online on another moment. Raises what Moments.writing raises.
         """
-        with self._watched() as changed:
-            await self._node.run(_remember_certain, await self._read(database), changed)
+        async with self._moments.turn:
+            uncertain = await self._node.run(Store.uncertain)
+            async with self._moments.transaction(database) as connection:
+                reading = await _read(connection, uncertain)
+            await self._node.run(_remember_certain, reading)
 
     async def close(self) -> None:
         """Waits for what runs in the background."""
         if self._refresh is not None:
             await asyncio.wait({self._refresh})
 
-    async def _read(self, database: Database) -> "_Reading":
-        epoch = self._switch.epoch
-        uncertain = await self._node.run(Store.uncertain)
-        names = [name for name in uncertain if name not in self._running]
-        if not names:
-            return _Reading(epoch, (), (), (), ())
-        async with database.transaction() as connection:
-            await fetch(connection, LOCK_USERNAMES, {"usernames": names})
-            users = await pages.users_named(connection, names)
-            user_ids = [user.id for user in users]
-            accounts = await pages.accounts_of_users(connection, user_ids)
-            orders = await find_orders(connection, await pages.opening_orders_of_users(connection, user_ids))
-        return _Reading(epoch, names, users, accounts, list(orders.values()))
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[set[str]]:
-        """Within it, the names of users whose change begins are added to the set."""
-        changed: set[str] = set()
-        self._changed_since.append(changed)
-        try:
-            yield changed
-        finally:
-            self._changed_since = [others for others in self._changed_since if others is not changed]
-
     def refresh_soon(self) -> None:
         """Reads the uncertain users anew, in the background."""
         if self._refresh is None and self._switch.is_up and not self._node.fenced:
             self._refresh = asyncio.create_task(self._refresh_all())
 
-    async def _refresh_some(self) -> bool:
-        """Tells whether there may be more to read."""
-        with self._watched() as changed:
-            reading = await self._read(self._database)
-            if not reading.usernames:
-                return False
-            return await self._reads.remember(reading.epoch, _remember_certain, reading, changed)
-
     async def _refresh_all(self) -> None:
         try:
-            # Again, until nobody is left out who was still changing while the others were read.
-            while await self._refresh_some():
-                pass
+            # Again, until nobody is left whose change ended while the others were read.
+            while uncertain := await self._node.run(Store.uncertain):
+                if (
+                    await self._moments.learn(self._database, partial(_read, names=uncertain), _remember_certain)
+                    is None
+                ):
+                    return
         except Problem as problem:
             logger.debug("Users stay uncertain for now: %s", problem)
         finally:
             self._refresh = None
 
 
-def _mark_uncertain(store: Store, username: str, is_new: bool) -> None:
-    if is_new and store.user_by_name(username) is not None:
-        return
-    with store.transaction(durable=True):
+def _mark_uncertain(store: Store, username: str, *, is_new: bool) -> None:
+    if not is_new or store.user_by_name(username) is None:
         store.mark_uncertain(username)
 
 
@@ -147,19 +109,26 @@ def _mark_uncertain(store: Store, username: str, is_new: bool) -> None:
 class _Reading:
     """Users who were uncertain, as they are now in the database; who is not among `users` does not exist."""
 
-    epoch: int
-    usernames: Sequence[str]
-    users: Sequence[KnownUser]
-    accounts: Sequence[AccountState]
-    orders: Sequence[OrderRecord]
+    usernames: Sequence[str] = ()
+    users: Sequence[KnownUser] = ()
+    accounts: Sequence[AccountState] = ()
+    orders: Sequence[OrderRecord] = ()
 
 
-def _remember_certain(store: Store, reading: _Reading, changed: Set[str]) -> None:
-    """Those among `changed` stay uncertain: a change of theirs has begun, and may have ended, since the reading did."""
+async def _read(connection: Connection, names: Sequence[str]) -> _Reading:
+    if not names:
+        return _Reading()
+    users = await pages.users_named(connection, names)
+    user_ids = [user.id for user in users]
+    accounts = await pages.accounts_of_users(connection, user_ids)
+    orders = await find_orders(connection, await pages.opening_orders_of_users(connection, user_ids))
+    return _Reading(names, users, accounts, list(orders.values()))
+
+
+def _remember_certain(store: Store, reading: _Reading) -> None:
     with store.transaction(durable=False):
         store.remember_users(reading.users)
         store.remember_accounts(reading.accounts)
         store.remember_orders(reading.orders)
         for username in reading.usernames:
-            if username not in changed:
-                store.clear_uncertain(username)
+            store.clear_uncertain(username)

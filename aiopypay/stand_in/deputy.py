@@ -1,5 +1,6 @@
 """The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -7,19 +8,21 @@ from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from aiopypay.errors import CommitInDoubt, StandInFenced
+from aiopypay.errors import CommitInDoubt, DatabaseBusy, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
 from aiopypay.stand_in.acceptance import Answer, accept, entry_of, reused_keys
 from aiopypay.stand_in.deputy_work import Standing
-from aiopypay.stand_in.identity import last_transfer
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.records import Plan
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
+from aiopypay.store.moments import Step
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
 from aiopypay.units import RequestKey
@@ -33,16 +36,19 @@ Result = TypeVar("Result")
 class Deputy:
     """Stand-in as the rest of the service sees it: one node, its mode, its limits."""
 
-    def __init__(self, node: Node, switch: ModeSwitch, limits: OfflineSettings) -> None:
+    def __init__(self, node: Node, switch: ModeSwitch, moments: Moments, limits: OfflineSettings) -> None:
         self._node = node
         self._limits = limits
         self._seconds_before = 0.0
         self.switch = switch
+        self.moments = moments
         self.standing = Standing(None, holds_lease=False, nodes=1)
         # Whether every user and account is remembered; until then an unknown one proves nothing.
         self.filled = False
-        # Why the operator must look before anything goes on: a foreign database, an older backup.
-        self.blocked: str | None = None
+        # Set where all was forgotten, and is to be read anew.
+        self.forgotten = asyncio.Event()
+        # Why the operator must look before anything goes on: a foreign database.
+        self.foreign: str | None = None
         # The number of the plan of the batch under way, and whether it may be on disk. There is one batch at a time.
         self._plan = 0
         self._plan_begun = False
@@ -50,16 +56,19 @@ class Deputy:
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
         self.standing, self._seconds_before, self.filled = await self._node.run(deputy_work.recall)
+        await self.moments.recall()
 
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
         await self._node.run(deputy_work.forget_memory)
         self._node.start_keeping()
+        self.forgotten.set()
 
-    async def last_transfer(self) -> int:
-        """Returns the highest id of a transfer that this node knows as booked."""
-        return await self._node.run(last_transfer)
+    @property
+    def blocked(self) -> str | None:
+        """Why the operator must decide before anything is booked, accepted, or told from memory."""
+        return None if self.moments.blocked is None else self.moments.blocked.reason
 
     async def accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """Returns one answer an order: the journal's entry, what was booked before, or the problem. The ids differ."""
@@ -85,8 +94,9 @@ class Deputy:
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""
-        if self._node.fenced or self.blocked:
-            return self._node.fenced or self.blocked
+        stopped = self._node.fenced or self.blocked or self.foreign
+        if stopped:
+            return stopped
         if self.standing.installation_id is None or not self._node.keeps_balances:
             return "it has not yet read the balances from the database"
         if not self.standing.holds_lease:
@@ -95,40 +105,45 @@ class Deputy:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
         return None
 
-    def keep_plan(self, plans: Sequence[PlannedOrder]) -> Coroutine[None, None, None]:
+    def keep_plan(self, plans: Sequence[PlannedOrder], step: Step) -> Coroutine[None, None, None]:
         """Begins at once to put a batch's plan on disk; what it returns is to be awaited before COMMIT.
 
-        What fails fences the node, not the batch. Raises StandInFenced, or CommitInDoubt, where the batch must not be
-        booked without it.
+        What fails fences the node. Raises StandInFenced, or CommitInDoubt, where the batch must not be booked without
+        it; DatabaseBusy where the node was fenced since the step was made: there is another for a node that is.
         """
         writing = None
-        self._plan_begun = bool(plans) and not self._node.fenced
+        self._plan_begun = bool(plans) and step.to is not None
         if self._plan_begun:
+            if self._node.fenced:
+                self._plan_begun = False
+                raise DatabaseBusy("This node has just lost its disk. Nothing was booked; try again.")
             now = datetime.now(UTC)
             self._plan += 1
-            entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
-            writing = self._node.start_first(deputy_work.write_plan, self._plan, entries)
+            self.moments.noted(step)
+            plan = Plan([entry_of(plan, now, in_doubt=True) for plan in plans], step.to)
+            writing = self._node.start_first(deputy_work.write_plan, self._plan, plan)
         return self._plan_kept(writing, is_needed=bool(plans))
 
     async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
         if writing is not None:
             try:
                 await writing
-            except StandInFenced:
-                # It may be there all the same, and is then found at the next start.
-                logger.exception("The batch goes on without its plan on disk")
+            except StandInFenced as fenced:
+                # It may be there all the same, and is then found at the next start: nobody can say what becomes of it.
+                raise CommitInDoubt(f"Outcome unknown: {fenced.detail}") from fenced
         if is_needed:
             try:
                 self._node.check_may_book()
             except StandInFenced as fenced:
                 raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_begun else fenced) from fenced
 
-    async def withdraw_plan(self) -> None:
+    async def withdraw_plan(self, step: Step) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
         Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
         """
         if self._plan_begun:
+            self.moments.withdrawn(step)
             # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
             try:
                 await self._node.run(deputy_work.withdraw_plan, self._plan)
@@ -157,13 +172,14 @@ class Deputy:
         logger.warning("A batch of %s orders is in doubt; the journal has it.", len(entries))
         return answers | {entry.order.id: entry for entry in entries}
 
-    def record(self, accounts: Sequence[AccountState], records: Sequence[OrderRecord]) -> None:
+    def record(self, accounts: Sequence[AccountState], records: Sequence[OrderRecord], step: Step) -> None:
         """Remembers what the batch has booked, soon and behind the answer's back, and with it withdraws its plan.
 
         Until then the plan stays: a process that is killed finds the batch in doubt, and at settling that it is booked.
         """
+        self.moments.answered(step)
         if not self._node.fenced:
-            booked = deputy_work.Booked(self._plan, accounts, records)
+            booked = deputy_work.Booked(self._plan, step.to, accounts, records)
             self._node.defer(deputy_work.record, booked, weight=len(records))
 
     async def trim_orders(self) -> None:
@@ -191,6 +207,8 @@ class Deputy:
         return await self._node.run(read)
 
     def _check_memory(self) -> None:
+        if self.blocked is not None:
+            raise StandInFenced(f"The database was replaced, and this node tells nothing: {self.blocked}")
         if self._node.is_damaged or not self._node.keeps_balances:
             raise StandInFenced(f"The database is away, and this node's memory cannot be relied upon: {self.fence()}")
 

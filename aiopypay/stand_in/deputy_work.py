@@ -5,12 +5,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN
-from aiopypay.stand_in.identity import note_transfers
-from aiopypay.stand_in.records import Entry, KnownUser
+from aiopypay.stand_in.identity import identified
+from aiopypay.stand_in.moments import note_moments, record_moment
+from aiopypay.stand_in.records import Entry, KnownAccount, KnownUser, Plan
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
+from aiopypay.store.moments import Moment
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.users import User
 
@@ -46,14 +50,15 @@ def users_by_name(store: Store, usernames: Sequence[str], filled: bool) -> dict[
     return {
         name: NotKnownHere("The database is away, and this node does not know this user.")
         if name in uncertain or (name not in known and not filled)
-        else _user(known.get(name))
+        else as_user(known[name])
+        if name in known
+        else None
         for name in usernames
     }
 
 
-def _user(known: KnownUser | None) -> User | None:
-    if known is None:
-        return None
+def as_user(known: KnownUser) -> User:
+    """Returns a user as the database has them."""
     return User(
         known.id,
         known.username,
@@ -62,6 +67,19 @@ def _user(known: KnownUser | None) -> User | None:
         known.is_admin,
         known.is_active,
         known.deactivations,
+    )
+
+
+def as_state(known: KnownAccount) -> AccountState:
+    """Returns an account as the database last told it."""
+    return AccountState(
+        known.id,
+        known.user_id,
+        known.currency_id,
+        known.amount,
+        known.version,
+        known.created_at,
+        known.updated_at,
     )
 
 
@@ -84,17 +102,18 @@ def write_standing(store: Store, standing: Standing) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What a batch has booked: the accounts as it left them, its orders, and the number of its plan."""
+    """What a batch has booked: the accounts as it left them, its orders, the number of its plan, and its moment."""
 
     plan: int
+    moment: Moment | None
     accounts: Sequence[AccountState]
     records: Sequence[OrderRecord]
 
 
-def write_plan(store: Store, number: int, entries: list[Entry]) -> None:
+def write_plan(store: Store, number: int, plan: Plan) -> None:
     """Keeps the plan of the batch about to be committed."""
     with store.transaction(durable=True):
-        store.write_plan(number, entries)
+        store.write_plan(number, plan)
 
 
 def withdraw_plan(store: Store, number: int) -> None:
@@ -103,29 +122,34 @@ def withdraw_plan(store: Store, number: int) -> None:
         store.withdraw_plans([number])
 
 
-def adopt_plans(store: Store) -> list[Entry]:
-    """Moves all plans into the journal, in their order, and returns their entries.
+def adopt_plans(store: Store, *, told: bool = True) -> list[Entry]:
+    """Moves all plans into the journal, in their order, and returns their entries. Their moments stay in doubt.
 
     Not what the journal holds: an order that was settled, and sent again to a database restored from an older backup.
+    `told`: their clients are about to hear that they are accepted.
     """
     plans = store.plans()
-    planned = [entry for plan in plans.values() for entry in plan]
+    planned = [entry for plan in plans.values() for entry in plan.entries]
     held = store.entries_of([entry.order.id for entry in planned])
-    entries = [entry for entry in planned if entry.order.id not in held]
+    fresh = [replace(entry, told=told) for entry in planned if entry.order.id not in held]
+    entries = identified(store, fresh)
     with store.transaction(durable=True):
         store.append(entries)
         store.withdraw_plans(plans)
+        note_moments(store, [plan.moment for plan in plans.values() if plan.moment is not None])
     return entries
 
 
 def record(store: Store, batches: Sequence[Booked]) -> None:
     """Remembers what batches have booked, in their order, and with it withdraws their plans."""
     records = [record for booked in batches for record in booked.records]
+    moments = [booked.moment for booked in batches if booked.moment is not None]
     with store.transaction(durable=False):
         store.withdraw_plans([booked.plan for booked in batches])
         store.remember_accounts([account for booked in batches for account in booked.accounts])
         store.remember_orders(records)
-        note_transfers(store, records)
+        if moments:
+            record_moment(store, moments[-1])
 
 
 def trim_orders(store: Store) -> bool:

@@ -17,7 +17,6 @@ from aiopypay.stand_in.deputy_work import FILLED
 from aiopypay.stand_in.known_orders import ORDERS_MAX
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
-from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection
@@ -33,16 +32,14 @@ RETRY_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 Page = TypeVar("Page")
+Orders = dict[UUID, OrderRecord]
 
 
 class Fill:
     """Reads page by page through the requests' own connections, giving way to them."""
 
-    def __init__(
-        self, database: Database, node: Node, deputy: Deputy, *, reads: Reads, rates: Rates, accounts_max: int
-    ) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, *, rates: Rates, accounts_max: int) -> None:
         self._database = database
-        self._reads = reads
         self._rates = rates
         self._node = node
         self._deputy = deputy
@@ -55,6 +52,7 @@ class Fill:
     async def run(self, *, with_orders: bool) -> None:
         """Reads everything once; returns when it is remembered. `with_orders`: the orders, too."""
         started = datetime.now(UTC)
+        self.users = self.accounts = self.orders = 0
         while not await self._fill_currencies():  # noqa: ASYNC110 - nobody can tell us; we must try
             await asyncio.sleep(RETRY_SECONDS)
         await self._fill_users()
@@ -69,11 +67,10 @@ class Fill:
 
     async def _fill_currencies(self) -> bool:
         try:
-            await self._rates.follow(anew=True)
+            return await self._rates.follow(anew=True) or self._node.fenced is not None
         except Problem as problem:
             logger.debug("The fill waits: %s", problem)
             return False
-        return True
 
     async def _fill_users(self) -> None:
         after = 0
@@ -94,19 +91,14 @@ class Fill:
     async def _fill_orders(self) -> None:
         before: int | None = LARGEST_ID
         while before is not None and self.orders < ORDERS_MAX:
-            ids, before = await self._page(partial(pages.orders_before, transfer_id=before, limit=PAGE))
-            await self._remember_orders(ids)
+            records, before = await self._page(partial(_orders_before, transfer_id=before), _remember_orders)
+            self.orders += len(records)
         after: UUID | None = UUID(int=0)
         while before is None and after is not None:
-            ids, after = await self._page(partial(pages.bare_orders_after, order_id=after, limit=PAGE))
-            await self._remember_orders(ids)
+            records, after = await self._page(partial(_bare_orders_after, order_id=after), _remember_orders)
+            self.orders += len(records)
         if before is None:
             await self._node.run(_set, KEYS_COMPLETE)
-
-    async def _remember_orders(self, ids: list[UUID]) -> None:
-        if ids:
-            await self._page(lambda c: find_orders(c, ids), _remember_orders)
-            self.orders += len(ids)
 
     async def _finish(self, complete: bool) -> None:
         self.done = True
@@ -116,22 +108,27 @@ class Fill:
         self._deputy.filled = True
 
     async def _page(
-        self, read: Callable[[Connection], Awaitable[Page]], remember: Callable[[Store, Page], None] | None = None
+        self, read: Callable[[Connection], Awaitable[Page]], remember: Callable[[Store, Page], None]
     ) -> Page:
         while True:
-            epoch = self._deputy.switch.epoch
             try:
-                async with self._database.transaction() as connection:
-                    page = await read(connection)
+                page = await self._deputy.moments.learn(self._database, read, remember)
             except Problem as problem:
                 logger.debug("The fill waits: %s", problem)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if remember is None:
+                page = None
+            await asyncio.sleep(RETRY_SECONDS if page is None else PAUSE_SECONDS)
+            if page is not None:
                 return page
-            if await self._reads.remember(epoch, remember, page):
-                await asyncio.sleep(PAUSE_SECONDS)
-                return page
+
+
+async def _orders_before(connection: Connection, transfer_id: int) -> tuple[Orders, int | None]:
+    ids, before = await pages.orders_before(connection, transfer_id, PAGE)
+    return await find_orders(connection, ids), before
+
+
+async def _bare_orders_after(connection: Connection, order_id: UUID) -> tuple[Orders, UUID | None]:
+    ids, after = await pages.bare_orders_after(connection, order_id, PAGE)
+    return await find_orders(connection, ids), after
 
 
 def _remember_users(store: Store, page: Iterable[KnownUser]) -> None:
@@ -144,9 +141,9 @@ def _remember_accounts(store: Store, page: Iterable[AccountState]) -> None:
         store.remember_accounts(page)
 
 
-def _remember_orders(store: Store, page: dict[UUID, OrderRecord]) -> None:
+def _remember_orders(store: Store, page: tuple[Orders, object]) -> None:
     with store.transaction(durable=False):
-        store.remember_older_orders(page.values())
+        store.remember_older_orders(page[0].values())
 
 
 def _set(store: Store, name: str) -> None:

@@ -1,46 +1,44 @@
-"""Whether the database that answers is the one this node knows, and has forgotten nothing that the node has seen."""
+"""Whether the database is the one this node knows; and whom and what an order names, apart from their numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from msgspec.structs import replace
+
+from aiopypay.stand_in.records import Entry, Identities, KnownAccount, KnownUser, UserIdentity
+from aiopypay.stand_in.restored import identity_of
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import Heartbeat
-from aiopypay.store.orders import OrderRecord
-
-LAST_TRANSFER = "last_transfer"
 
 
-def trouble_with(heartbeat: Heartbeat, installation_id: UUID | None, last_transfer: int) -> str | None:
+def trouble_with(heartbeat: Heartbeat, installation_id: UUID | None) -> str | None:
     """Returns what is wrong with the database, None where nothing is.
 
-    `installation_id` is the one this node has met (None: none yet), `last_transfer` the highest id it knows as booked.
+    `installation_id` is the one this node has met (None: none yet).
     """
     if installation_id not in (None, heartbeat.installation_id):
         return (
             f"the database is installation {heartbeat.installation_id}, but this data directory belongs to "
             f"{installation_id}: connect the right database, or move the directory stand-in in it away"
         )
-    if heartbeat.last_transfer < last_transfer:
-        return (
-            f"the database ends at transfer {heartbeat.last_transfer}, but transfer {last_transfer} was booked: an "
-            "older backup was restored. Restore a newer one, or stop the service and replay what this node has kept: "
-            "python -m aiopypay journal replay"
-        )
     return None
 
 
-def last_transfer(store: Store) -> int:
-    """Returns the highest id of a transfer that this node knows as booked, 0 where it knows none."""
-    return int(store.setting(LAST_TRANSFER) or 0)
+def identified(store: Store, entries: Sequence[Entry]) -> list[Entry]:
+    """Returns the entries with whom and what they name, as far as that is remembered."""
+    accounts = store.accounts({account_id for entry in entries for account_id in entry.order.account_ids})
+    owners = {account.user_id for account in accounts.values() if account.user_id is not None}
+    users = store.users(owners | {entry.order.user_id for entry in entries})
+    return [replace(entry, identities=_identities(entry, accounts, users)) for entry in entries]
 
 
-def note_transfers(store: Store, records: Iterable[OrderRecord]) -> None:
-    """Notes, within a transaction of the store, that these orders are booked."""
-    highest = max((transfer.id or 0 for record in records for transfer in record.transfers), default=0)
-    if highest > last_transfer(store):
-        store.set_setting(LAST_TRANSFER, str(highest))
+def _identities(entry: Entry, accounts: dict[int, KnownAccount], users: dict[int, KnownUser]) -> Identities:
+    order = entry.order
+    named = [identity_of(accounts[account_id]) for account_id in order.account_ids if account_id in accounts]
+    user_ids = dict.fromkeys([order.user_id, *(account.user_id for account in named)])
+    return Identities(tuple(_user_identities(user_ids, users)), tuple(named))
 
 
-def forget_transfers(store: Store) -> None:
-    """Forgets, within a transaction of the store, what was booked: the operator has said that the database is right."""
-    store.set_setting(LAST_TRANSFER, "0")
+def _user_identities(user_ids: Iterable[int], users: dict[int, KnownUser]) -> Iterable[UserIdentity]:
+    known = (users[user_id] for user_id in user_ids if user_id in users)
+    return (UserIdentity(user.id, user.username, user.created_at) for user in known)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import msgspec
-
 from aiopypay.stand_in.failures import DuplicateEntry
-from aiopypay.stand_in.records import Entry, JournalEntry, State
+from aiopypay.stand_in.formats import decode_entry, decode_plan, encode_entry, encode_plan
+from aiopypay.stand_in.records import Entry, JournalEntry, Plan, State
 from aiopypay.stand_in.rows import LISTED_KEYS, Row, Rows
 
 SELECT_PLANS = "SELECT id, content, checksum FROM plan ORDER BY id"
@@ -43,18 +42,14 @@ PRUNED_AT_ONCE = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_encode = msgspec.msgpack.Encoder().encode
-decode_entry = msgspec.msgpack.Decoder(Entry).decode
-_decode_plan = msgspec.msgpack.Decoder(list[Entry]).decode
-
 
 class Journal(Rows):
     """The part of the store that holds what must be booked. All of it raises StoreDamaged in a damaged store,
     but for `entry` and `entries`: these return what verifies."""
 
-    def write_plan(self, number: int, entries: Sequence[Entry]) -> None:
+    def write_plan(self, number: int, plan: Plan) -> None:
         """Keeps the plan of the batch about to be committed. Raises sqlite3.IntegrityError for a number in use."""
-        self._add("plan", INSERT_PLAN, [(number, _encode(entries))])
+        self._add("plan", INSERT_PLAN, [(number, encode_plan(plan))])
 
     def withdraw_plans(self, numbers: Iterable[int]) -> None:
         """Drops plans, those of them that are there."""
@@ -62,18 +57,18 @@ class Journal(Rows):
         self._write(DELETE_PLAN, [(row[0],) for row in rows])
         self._remove("plan", rows)
 
-    def plans(self) -> dict[int, list[Entry]]:
+    def plans(self) -> dict[int, Plan]:
         """Returns the plans by their number, in the order in which they were written."""
         self._require_sound()
         rows = self._rows("plan", SELECT_PLANS)
         self._require_sound()
-        return {row[0]: _decode_plan(row[1]) for row in rows}
+        return {row[0]: decode_plan(row[1]) for row in rows}
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Adds entries to the journal's tail, in their order. Raises DuplicateEntry for an order id it holds."""
         rows = []
         for entry in entries:
-            content = _encode(entry)
+            content = encode_entry(entry)
             self._seal.last += 1
             self._seal.last_link = self._checksums.link(self._seal.last_link, self._seal.last, content)
             rows.append((self._seal.last, entry.order.id.bytes, content, self._seal.last_link, "pending", None, None))
@@ -132,12 +127,14 @@ class Journal(Rows):
         """Gives a pending entry the outcome that it was refused. Raises ValueError as `mark_posted` does."""
         self._move([sequence], "pending", ("refused", reason, _microseconds(at)))
 
-    def reopen_posted(self, sequences: Iterable[int]) -> None:
-        """Makes posted entries pending again, for a PostgreSQL restored from before they were booked.
+    def mark_unplaced(self, sequence: int, reason: str, at: datetime) -> None:
+        """Gives an entry the outcome that it cannot be booked in the database that was put in place.
 
         Raises ValueError for an entry that is not there or was refused.
         """
-        self._move(sequences, "posted", ("pending", None, None))
+        outcome: tuple[State, str, int] = ("unplaced", reason, _microseconds(at))
+        [row] = self._rows("journal", SELECT_SEQUENCES, (json.dumps([sequence]),)) or [(None,) * 8]
+        self._move([sequence], "posted" if row[4] == "posted" else "pending", outcome)
 
     def prune(self, settled_before: datetime, limit: int = PRUNED_AT_ONCE) -> int:
         """Drops entries settled before a moment from the journal's head, up to the first that is not; tells how many.
@@ -164,13 +161,9 @@ class Journal(Rows):
         rows = [row for row in found if row[4] == origin]
         self._remove("journal", rows)
         self._add("journal", UPDATE_OUTCOME, [(*row[:4], *outcome) for row in rows])
-        entries = [decode_entry(row[2]) for row in rows]
-        if outcome[0] == "pending":
-            self._seal.pending += len(rows)
-            self._effects.add(entries)
-        else:
+        if origin == "pending":
             self._seal.pending -= len(rows)
-            self._effects.remove(entries)
+            self._effects.remove([decode_entry(row[2]) for row in rows])
 
 
 def journal_entry(row: Row) -> JournalEntry:

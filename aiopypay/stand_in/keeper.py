@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from aiopypay import migrations
@@ -12,9 +14,9 @@ from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
-from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import beat, register, release
 from aiopypay.store.orders import OrderRecord, find_orders
@@ -32,9 +34,8 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, reads: Reads, rates: Rates) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, rates: Rates) -> None:
         self._database = database
-        self._reads = reads
         self._rates = rates
         self._node = node
         self._deputy = deputy
@@ -63,13 +64,17 @@ class Keeper:
         A database that is not the one this node knows, or has forgotten something, or is to be migrated first, counts
         as lost: recovery sees to it, or tells the operator. Raises what Database.transaction raises.
         """
-        known = await self._deputy.last_transfer()
-        async with self._database.transaction() as connection:
+        moments, lease = self._deputy.moments, None
+        async with moments.turn, moments.checked(), self._database.transaction() as connection:
             heartbeat = await beat(connection)
-            trouble = trouble_with(heartbeat, self._deputy.standing.installation_id, known)
-            lease = None if trouble else await register(connection, self._node.node_id)
-        if trouble or heartbeat.newest_migration < migrations.newest():
-            self._deputy.switch.lost(trouble or "migrations are outstanding")
+            trouble = trouble_with(heartbeat, self._deputy.standing.installation_id)
+            if trouble is None and heartbeat.newest_migration < migrations.newest():
+                trouble = "migrations are outstanding"
+            if trouble is None:
+                await moments.look(connection)
+                lease = await register(connection, self._node.node_id)
+        if trouble is not None:
+            self._deputy.switch.lost(trouble)
         if lease is not None:
             self._deputy.note_standing(heartbeat.installation_id, lease)
 
@@ -89,26 +94,38 @@ class Keeper:
 
     async def _follow(self) -> None:
         """Remembers what the other nodes have changed: accounts and users by version, orders by id."""
-        epoch = self._deputy.switch.epoch
-        async with self._database.transaction() as connection:
-            now = await pages.now(connection)
-            if self._seen is None:
-                self._seen = (*await pages.last_ids(connection), now)
-            seen_transfer, seen_account, seen_at = self._seen
-            after = max(0, seen_transfer - OVERLAP_IDS)
-            orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
-            users = await pages.users_changed(connection, seen_at - OVERLAP)
-            opened = await pages.accounts_after(connection, max(0, seen_account - OVERLAP_ACCOUNTS), PAGE)
-            records = await find_orders(connection, list(orders))
-            accounts = opened + await pages.accounts_by_id(connection, list(account_ids))
-            accounts += await pages.accounts_of_users(connection, [user.id for user in users])
-        if await self._reads.remember(epoch, _remember, users, accounts, list(records.values())):
-            last_account = max((account.id for account in opened), default=seen_account)
-            self._seen = (max(seen_transfer, last_transfer), max(seen_account, last_account), now)
+        seen = await self._deputy.moments.learn(self._database, self._changed, _remember)
+        if seen is not None:
+            self._seen = seen.position
+
+    async def _changed(self, connection: Connection) -> "_Changed":
+        now = await pages.now(connection)
+        if self._seen is None:
+            self._seen = (*await pages.last_ids(connection), now)
+        seen_transfer, seen_account, seen_at = self._seen
+        after = max(0, seen_transfer - OVERLAP_IDS)
+        orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
+        users = await pages.users_changed(connection, seen_at - OVERLAP)
+        opened = await pages.accounts_after(connection, max(0, seen_account - OVERLAP_ACCOUNTS), PAGE)
+        records = await find_orders(connection, list(orders))
+        accounts = opened + await pages.accounts_by_id(connection, list(account_ids))
+        accounts += await pages.accounts_of_users(connection, [user.id for user in users])
+        last_account = max((account.id for account in opened), default=seen_account)
+        position = max(seen_transfer, last_transfer), max(seen_account, last_account), now
+        return _Changed(users, accounts, list(records.values()), position)
 
 
-def _remember(store: Store, users: list[KnownUser], accounts: list[AccountState], records: list[OrderRecord]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    users: Sequence[KnownUser]
+    accounts: Sequence[AccountState]
+    orders: Sequence[OrderRecord]
+    # The last transfer and account seen, and when.
+    position: tuple[int, int, datetime]
+
+
+def _remember(store: Store, changed: _Changed) -> None:
     with store.transaction(durable=False):
-        store.remember_users(users)
-        store.remember_accounts(accounts)
-        store.remember_orders(records)
+        store.remember_users(changed.users)
+        store.remember_accounts(changed.accounts)
+        store.remember_orders(changed.orders)

@@ -3,12 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
 
-import msgspec
+from msgspec.structs import replace
 
 from aiopypay.ledger import Currency
+from aiopypay.stand_in import formats
 from aiopypay.stand_in.records import KnownAccount, KnownUser
 from aiopypay.stand_in.rows import LISTED_KEYS, Row, Rows
 from aiopypay.store.accounts import AccountState
@@ -30,10 +29,12 @@ ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, content = excluded.co
 """
 
 SELECT_SOME_ACCOUNTS = "SELECT id, user_id, content, checksum FROM accounts ORDER BY id LIMIT 5000"
+SELECT_ACCOUNTS_AFTER = "SELECT id, user_id, content, checksum FROM accounts WHERE id > ? ORDER BY id LIMIT ?"
 DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
 
 SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
 SELECT_SOME_USERS = "SELECT id, name, content, checksum FROM users ORDER BY id LIMIT 5000"
+SELECT_USERS_AFTER = "SELECT id, name, content, checksum FROM users WHERE id > ? ORDER BY id LIMIT ?"
 DELETE_USER = "DELETE FROM users WHERE id = ?"
 SELECT_USERS_BY_NAME = f"SELECT id, name, content, checksum FROM users WHERE name IN ({LISTED_KEYS})"  # noqa: S608
 WRITE_USER = """
@@ -48,12 +49,6 @@ DELETE_UNCERTAIN = "DELETE FROM uncertain WHERE name = ?"
 
 SELECT_CURRENCIES = "SELECT position, id, content, checksum FROM currencies ORDER BY position"
 WRITE_CURRENCY = "INSERT OR REPLACE INTO currencies (position, id, content, checksum) VALUES (?, ?, ?, ?)"
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_user = msgspec.msgpack.Decoder(KnownUser).decode
-_decode_currency = msgspec.msgpack.Decoder(Currency).decode
-# There may be a million accounts, so their content goes without the names of the fields.
-_decode_account = msgspec.msgpack.Decoder(tuple[int, int | None, str, Decimal, int, datetime, datetime | None]).decode
 
 
 class Known(Rows):
@@ -80,7 +75,7 @@ class Known(Rows):
             if account.id not in newest or newest[account.id].version < account.version:
                 newest[account.id] = account
         rows = self._account_rows(newest)
-        versions = {account_id: _decode_account(row[2])[4] for account_id, row in rows.items()}
+        versions = {account_id: formats.account_version(row[2]) for account_id, row in rows.items()}
         self._replace_accounts(
             rows, [account for account in newest.values() if account.version > versions.get(account.id, -1)]
         )
@@ -109,6 +104,14 @@ class Known(Rows):
         """Returns the accounts of a user by id, without external ones."""
         return [self._account(row) for row in self._rows("accounts", SELECT_ACCOUNTS_OF_USER, (user_id,))]
 
+    def accounts_after(self, account_id: int, limit: int) -> list[KnownAccount]:
+        """Returns the next accounts behind this id."""
+        return [self._account(row) for row in self._rows("accounts", SELECT_ACCOUNTS_AFTER, (account_id, limit))]
+
+    def users_after(self, user_id: int, limit: int) -> list[KnownUser]:
+        """Returns the next users behind this id."""
+        return [formats.decode_user(row[2]) for row in self._rows("users", SELECT_USERS_AFTER, (user_id, limit))]
+
     def remember_users(self, users: Iterable[KnownUser]) -> None:
         """Keeps users as PostgreSQL told them. One changed earlier than what is known never replaces it."""
         newest: dict[int, KnownUser] = {}
@@ -117,10 +120,14 @@ class Known(Rows):
                 newest[user.id] = user
         rows = {row[0]: row for row in self._rows("users", SELECT_USERS, (json.dumps(list(newest)),))}
         for user_id, row in rows.items():
-            if _decode_user(row[2]).version > newest[user_id].version:
+            if formats.decode_user(row[2]).version > newest[user_id].version:
                 del newest[user_id]
         self._remove("users", [row for user_id, row in rows.items() if user_id in newest])
-        self._add("users", WRITE_USER, [(user.id, user.username.lower(), _encode(user)) for user in newest.values()])
+        self._add(
+            "users",
+            WRITE_USER,
+            [(user.id, user.username.lower(), formats.encode_user(user)) for user in newest.values()],
+        )
 
     def user_by_name(self, username: str) -> KnownUser | None:
         """Returns the user of this name in any case; None when they are not known here."""
@@ -133,12 +140,17 @@ class Known(Rows):
         """
         rows = list(self._rows_of("users", SELECT_USERS_BY_NAME, usernames))
         times = Counter(row[1] for row in rows)
-        return {row[1]: _decode_user(row[2]) for row in rows if times[row[1]] == 1}
+        return {row[1]: formats.decode_user(row[2]) for row in rows if times[row[1]] == 1}
 
     def user(self, user_id: int) -> KnownUser | None:
         """Returns a user; None when they are not known here."""
         rows = self._rows("users", SELECT_USERS, (json.dumps([user_id]),))
-        return _decode_user(rows[0][2]) if rows else None
+        return formats.decode_user(rows[0][2]) if rows else None
+
+    def users(self, user_ids: Iterable[int]) -> dict[int, KnownUser]:
+        """Returns those of the users who are known here, by id."""
+        rows = self._rows("users", SELECT_USERS, (json.dumps(list(user_ids)),))
+        return {row[0]: formats.decode_user(row[2]) for row in rows}
 
     def counts(self) -> tuple[int, int]:
         """Returns how many accounts and how many users are known."""
@@ -170,13 +182,13 @@ class Known(Rows):
         for currency in {currency.id: currency for currency in currencies}.values():
             known = rows.get(currency.id)
             last += known is None
-            row = (known[0] if known else last, currency.id, _encode(currency))
+            row = (known[0] if known else last, currency.id, formats.encode_currency(currency))
             self._remove("currencies", [known] if known else [])
             self._add("currencies", WRITE_CURRENCY, [row])
 
     def currencies(self) -> list[Currency]:
         """Returns the currencies in the order in which they were remembered first."""
-        return [_decode_currency(row[2]) for row in self._rows("currencies", SELECT_CURRENCIES)]
+        return [formats.decode_currency(row[2]) for row in self._rows("currencies", SELECT_CURRENCIES)]
 
     def _account_rows(self, account_ids: Iterable[int]) -> dict[int, Row]:
         found = self._packed_rows("accounts", SELECT_ACCOUNTS, (json.dumps(list(account_ids)),))
@@ -188,17 +200,8 @@ class Known(Rows):
 
     def _account(self, row: Row) -> KnownAccount:
         pending, debit = self._effects.of(row[0])
-        return KnownAccount(*_decode_account(row[2]), pending=pending, debit=debit)
+        return replace(formats.decode_account(row[2]), pending=pending, debit=debit)
 
 
 def _account_row(account: AccountState | KnownAccount) -> tuple[int, int | None, bytes]:
-    content = (
-        account.id,
-        account.user_id,
-        account.currency_id,
-        account.amount,
-        account.version,
-        account.created_at,
-        account.updated_at,
-    )
-    return account.id, account.user_id, _encode(content)
+    return account.id, account.user_id, formats.encode_account(account)

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-import msgspec
-
 from aiopypay.stand_in.checksums import ROW_BYTES
+from aiopypay.stand_in.formats import decode_order, encode_order
 from aiopypay.stand_in.known import Known
 from aiopypay.stand_in.rows import LISTED_KEYS
 from aiopypay.store.orders import OrderRecord
@@ -23,6 +22,7 @@ SELECT position, id, content, checksum FROM orders WHERE id IN ({LISTED_KEYS})
 SELECT_ORDERS_BETWEEN = "SELECT position, id, content, checksum FROM orders WHERE id BETWEEN ? AND ?"
 SELECT_NEWEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position DESC LIMIT 1"
 SELECT_OLDEST_ORDER = "SELECT position, id, content, checksum FROM orders ORDER BY position LIMIT 1"
+SELECT_ORDERS_AFTER = "SELECT position, id, content, checksum FROM orders WHERE position > ? ORDER BY position LIMIT ?"
 # What is dropped is not read: the checksums alone, for the seal.
 SELECT_OLDEST_ORDERS = """
 SELECT max(position), group_concat(hex(checksum), '')
@@ -36,9 +36,6 @@ DELETE_OLDEST_ORDERS = "DELETE FROM orders WHERE position <= ?"
 
 ORDERS_TRIMMED = "orders_trimmed"
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode_order = msgspec.msgpack.Decoder(OrderRecord).decode
-
 
 class KnownOrders(Known):
     """The part of the store that remembers orders."""
@@ -50,7 +47,7 @@ class KnownOrders(Known):
 
         The newest `orders_max` at least are kept; once others were dropped the setting "orders_trimmed" is "yes".
         """
-        by_id = {order.id.bytes: _encode(order) for order in orders}
+        by_id = {order.id.bytes: encode_order(order) for order in orders}
         known = {row[1]: row for row in self._rows_of("orders", SELECT_ORDERS, list(by_id))}
         newest = self._rows("orders", SELECT_NEWEST_ORDER)
         position = newest[0][0] if newest else 0
@@ -64,7 +61,7 @@ class KnownOrders(Known):
 
     def remember_older_orders(self, orders: Iterable[OrderRecord]) -> None:
         """Keeps orders that are older than all that are known, newest first; what there is no room for is dropped."""
-        by_id = {order.id.bytes: _encode(order) for order in orders}
+        by_id = {order.id.bytes: encode_order(order) for order in orders}
         for row in self._rows_of("orders", SELECT_ORDERS, list(by_id)):
             by_id.pop(row[1], None)
         oldest = self._rows("orders", SELECT_OLDEST_ORDER)
@@ -79,17 +76,29 @@ class KnownOrders(Known):
     def order(self, order_id: UUID) -> OrderRecord | None:
         """Returns the order of this id; None when it is not known here."""
         rows = self._rows("orders", SELECT_ORDER, (order_id.bytes,))
-        return _decode_order(rows[0][2]) if rows else None
+        return decode_order(rows[0][2]) if rows else None
 
     def orders(self, order_ids: Iterable[UUID]) -> dict[UUID, OrderRecord]:
         """Returns those of the orders that are known here, by id."""
         found = self._rows_of("orders", SELECT_ORDERS, [order_id.bytes for order_id in order_ids])
-        return {record.id: record for record in (_decode_order(row[2]) for row in found)}
+        return {record.id: record for record in (decode_order(row[2]) for row in found)}
+
+    def orders_after(self, position: int, limit: int) -> tuple[list[OrderRecord], int | None]:
+        """Returns the next orders behind a position, and the last one's (None: there are no more)."""
+        rows = self._rows("orders", SELECT_ORDERS_AFTER, (position, limit))
+        return [decode_order(row[2]) for row in rows], rows[-1][0] if rows else None
+
+    def forget_orders(self, limit: int = TRIMMED_AT_ONCE) -> bool:
+        """Forgets some of the orders; tells whether there are more. In the end none was ever dropped."""
+        self._drop_orders(min(self.order_count(), limit))
+        if self.order_count() == 0:
+            self.set_setting(ORDERS_TRIMMED, "no")
+        return self.order_count() > 0
 
     def orders_between(self, lowest: UUID, highest: UUID) -> list[OrderRecord]:
         """Returns the orders whose ids lie between these."""
         rows = self._rows("orders", SELECT_ORDERS_BETWEEN, (lowest.bytes, highest.bytes))
-        return [_decode_order(row[2]) for row in rows]
+        return [decode_order(row[2]) for row in rows]
 
     def has_excess_orders(self) -> bool:
         """Tells whether more orders are kept than `orders_max`."""
@@ -112,5 +121,5 @@ class KnownOrders(Known):
         checksums = bytes.fromhex(digits)
         self._write(DELETE_OLDEST_ORDERS, [(last,)])
         self._seal.remove("orders", [checksums[at : at + ROW_BYTES] for at in range(0, len(checksums), ROW_BYTES)])
-        if self.setting(ORDERS_TRIMMED) is None:
+        if self.setting(ORDERS_TRIMMED) != "yes":
             self.set_setting(ORDERS_TRIMMED, "yes")

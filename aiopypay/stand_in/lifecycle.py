@@ -11,6 +11,7 @@ from typing import Any
 from aiopypay.database import Database
 from aiopypay.errors import Problem, StandInFenced, StartError
 from aiopypay.settings import Settings
+from aiopypay.stand_in import restoration_report
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
@@ -19,9 +20,9 @@ from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments import Decision, Moments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
-from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import Recovery
 from aiopypay.stand_in.store import Store
@@ -59,16 +60,15 @@ class StandIn:
         self._switch = switch
         self._node = Node(settings.data_dir / DIRECTORY)
         self.writers_lock = asyncio.Lock()
-        self.deputy = Deputy(self._node, switch, settings.offline)
-        reads = Reads(self._node, switch, self.writers_lock)
-        self.changes = UserChanges(database, self._node, switch, reads)
-        self.rates = Rates(database, self._node, self.changes)
-        self._keeper = Keeper(database, self._node, self.deputy, reads, self.rates)
+        moments = Moments(self._node, switch)
+        self.deputy = Deputy(self._node, switch, moments, settings.offline)
+        self.changes = UserChanges(database, self._node, switch, moments)
+        self.rates = Rates(database, self._node, self.changes, moments)
+        self._keeper = Keeper(database, self._node, self.deputy, self.rates)
         self._fill = Fill(
             database,
             self._node,
             self.deputy,
-            reads=reads,
             rates=self.rates,
             accounts_max=settings.offline.accounts_max,
         )
@@ -126,11 +126,23 @@ class StandIn:
         """Returns a page of the journal, as the operator reads it."""
         return await self._node.run(journal_page, state, after_sequence)
 
+    async def decide(self, decision: Decision) -> restoration_report.Report:
+        """Takes the operator's decision about a database that was replaced. Raises as `Recovery.decide` does."""
+        return await self._recovery.decide(decision)
+
+    async def preview(self) -> restoration_report.Report:
+        """Returns what a replay would do. Raises as `Recovery.preview` does."""
+        return await self._recovery.preview()
+
     async def _open(self) -> None:
         await self._node.run(_adopt_plans_of_last_run)
         await self.deputy.recall()
+        if self.deputy.blocked is not None:
+            self._switch.lost("the operator is to decide")
         try:
             await self._keeper.register()
+            if self._switch.is_up and self.deputy.moments.is_first:
+                await self.deputy.moments.found(self._database)
         except Problem as problem:
             if self.deputy.standing.installation_id is None:
                 raise StartError(f"the first start needs the database: {problem.detail}") from problem
@@ -147,9 +159,13 @@ class StandIn:
                 self.deputy.note_online()
 
     async def _remember_everything(self) -> None:
-        await self._switch.wait_until_up()
-        self.changes.refresh_soon()
-        await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+        """Each time that all was forgotten, too."""
+        while True:
+            await self._switch.wait_until_up()
+            self.deputy.forgotten.clear()
+            self.changes.refresh_soon()
+            await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+            await self.deputy.forgotten.wait()
 
 
 def has_met_database(settings: Settings) -> bool:
@@ -176,7 +192,7 @@ async def _guarded(work: Coroutine[Any, Any, None]) -> None:
 def _adopt_plans_of_last_run(store: Store) -> None:
     """The last run ended between plans and the record of their outcome: these batches enter the journal whole."""
     if store.plans():
-        entries = adopt_plans(store)
+        entries = adopt_plans(store, told=False)
         logger.warning("%s orders were in doubt when the service ended; the journal has them.", len(entries))
 
 

@@ -20,7 +20,7 @@ ORDER BY ordinal
 """
 
 _USERS = """
-SELECT id, username, full_name, password_hash, is_admin, is_active, version, deactivations
+SELECT id, username, full_name, password_hash, is_admin, is_active, version, deactivations, created_at
 FROM users
 """
 
@@ -36,6 +36,10 @@ SELECT_ACCOUNTS = _ACCOUNTS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
 SELECT_ACCOUNTS_OF_USERS = _ACCOUNTS + "WHERE user_id = ANY(%(user_ids)s)"
 SELECT_OPENING_ORDERS = """
 SELECT order_id FROM accounts WHERE user_id = ANY(%(user_ids)s) AND order_id IS NOT NULL
+UNION
+SELECT transfers.order_id FROM accounts
+JOIN transfers ON to_account_id = accounts.id AND kind = 'opening'
+WHERE user_id = ANY(%(user_ids)s)
 """
 SELECT_ACCOUNTS_BY_ID = _ACCOUNTS + "WHERE id = ANY(%(ids)s)"
 
@@ -102,7 +106,7 @@ async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> 
 
 
 async def opening_orders_of_users(connection: Connection, user_ids: Sequence[int]) -> list[UUID]:
-    """Returns the ids of the orders with an Idempotency-Key that opened accounts of these users."""
+    """Returns the ids of the orders that opened accounts of these users: under a key, or with a credit."""
     return [row[0] for row in await fetch(connection, SELECT_OPENING_ORDERS, {"user_ids": list(user_ids)})]
 
 

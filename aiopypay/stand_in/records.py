@@ -1,5 +1,6 @@
 """What the node remembers, and what its journal holds."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -7,8 +8,10 @@ from typing import Literal
 import msgspec
 
 from aiopypay.ledger import Transfer, TransferOrder
+from aiopypay.store.moments import Moment
 
-State = Literal["pending", "posted", "refused"]
+# Unplaced: an older database was put in place, and whom or what the entry names is somebody or something else there.
+State = Literal["pending", "posted", "refused", "unplaced"]
 
 
 class KnownAccount(msgspec.Struct, frozen=True, gc=False):
@@ -39,8 +42,33 @@ class KnownUser(msgspec.Struct, frozen=True, gc=False):
     is_admin: bool
     is_active: bool
     version: int
-    # Older stores do not have it.
+    # Older stores have neither.
     deactivations: int = 0
+    created_at: datetime | None = None
+
+
+class UserIdentity(msgspec.Struct, frozen=True, gc=False):
+    """Who a user is, apart from the id, which may be somebody else's once a backup was restored."""
+
+    id: int
+    username: str
+    created_at: datetime | None
+
+
+class AccountIdentity(msgspec.Struct, frozen=True, gc=False):
+    """Which account it is, apart from the id."""
+
+    id: int
+    currency_id: str
+    created_at: datetime
+    user_id: int
+
+
+class Identities(msgspec.Struct, frozen=True, gc=False):
+    """Whom and what an order names: the accounts, their owners, and who sent it; as far as they were known."""
+
+    users: tuple[UserIdentity, ...]
+    accounts: tuple[AccountIdentity, ...]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +76,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     `balance` is the expected one afterwards of the account that the receipt is about; `decimals` its currency's.
     `held`: it may have been booked before without this node being able to tell, so nobody can spend what it brings
-    until it is settled.
+    until it is settled. `told`: its client may have been answered that it is accepted. Entries of older stores have no
+    `identities`.
     """
 
     order: TransferOrder
@@ -57,6 +86,15 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     decimals: int
     in_doubt: bool = False
     held: bool = False
+    told: bool = True
+    identities: Identities | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """A batch as it is about to be committed, and the moment that its COMMIT leads to (None: to none that is new)."""
+
+    entries: Sequence[Entry]
+    moment: Moment | None = None
 
 
 class JournalEntry(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,10 @@ from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments import Decision
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.restoration import Restoration
+from aiopypay.stand_in.restoration_report import Report
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat
@@ -34,6 +37,10 @@ NOTE_SECONDS = 60.0
 READ_ONLY = "25006"
 
 logger = logging.getLogger(__name__)
+
+
+class DecisionNotAwaited(Exception):
+    """There is nothing to decide, or it cannot be done now; the message says why."""
 
 
 class Recovery:
@@ -58,7 +65,9 @@ class Recovery:
         self._lock = writers_lock
         self._changes = changes
         self._keep_days = keep_days
-        self._settlement = Settlement(self._database, node)
+        self._settlement = Settlement(self._database, node, deputy.moments)
+        self.restoration = Restoration(self._database, node, deputy)
+        self._decided: asyncio.Future[Report] | None = None
         self._away_noted_at = time.monotonic()
         self.waits_for: str | None = None
 
@@ -80,7 +89,51 @@ class Recovery:
         """Closes the connection."""
         self._database.close()
 
+    async def decide(self, decision: Decision) -> Report:
+        """The operator's decision about a database, or a directory, that is an older one; returns once it is done.
+
+        Raises DecisionNotAwaited, and what `Moments.adopt` raises: it may be tried again then.
+        """
+        if self._deputy.moments.blocked is None or self._deputy.moments.blocked.decision is not None:
+            raise DecisionNotAwaited("Nothing waits for a decision (GET /health says what this node waits for).")
+        await self._require_ready()
+        await self.restoration.begin(decision)
+        self._decided = asyncio.get_running_loop().create_future()
+        return await self._decided
+
+    async def preview(self) -> Report:
+        """Returns what a replay would do. Raises as `decide` does."""
+        if self._deputy.moments.blocked is None:
+            raise DecisionNotAwaited("The database holds all that this node has written to it: nothing is to replay.")
+        await self._require_ready()
+        return await self.restoration.preview()
+
+    async def _require_ready(self) -> None:
+        if not await self._is_ready():
+            raise DecisionNotAwaited(f"The database is not ready: {self.waits_for or 'it does not answer'}.")
+
     async def _is_back(self) -> bool:
+        blocked = self._deputy.moments.blocked
+        if blocked is not None and blocked.decision is None:
+            self._wait_for(blocked.reason)
+            return False
+        if not await self._is_ready():
+            return False
+        return await self._is_as_it_was_left() if blocked is None else await self._carry_out()
+
+    async def _carry_out(self) -> bool:
+        """What the operator has decided; after a restart too."""
+        try:
+            report = await self.restoration.carry_out()
+        except Problem as problem:
+            logger.warning("What was decided is not done yet: %s", problem)
+            return False
+        if self._decided is not None and not self._decided.done():
+            self._decided.set_result(report)
+        return True
+
+    async def _is_ready(self) -> bool:
+        """Tells whether the database answers, can be written, is the one this node belongs to, and is migrated."""
         try:
             async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
                 heartbeat = await beat(connection)
@@ -96,12 +149,29 @@ class Recovery:
             # Whatever it is, looking again is all that leads back online.
             logger.exception("The probe failed")
             return False
-        known = await self._deputy.last_transfer()
-        self._deputy.blocked = trouble_with(heartbeat, self._deputy.standing.installation_id, known)
-        if self._deputy.blocked is not None:
-            self._wait_for(self._deputy.blocked)
+        self._deputy.foreign = trouble_with(heartbeat, self._deputy.standing.installation_id)
+        if self._deputy.foreign is not None:
+            self._wait_for(self._deputy.foreign)
             return False
         return heartbeat.newest_migration >= migrations.newest() or await self._migrate()
+
+    async def _is_as_it_was_left(self) -> bool:
+        """Looks under the lock of the node's moment: what is in doubt is decided by then, or it is not back."""
+        moments = self._deputy.moments
+        try:
+            if moments.is_first:
+                await moments.found(self._database)
+            else:
+                async with (
+                    moments.turn,
+                    moments.checked(),
+                    self._database.transaction(PROBE_DEADLINE_SECONDS) as connection,
+                ):
+                    await moments.look(connection)
+        except Problem as problem:
+            logger.debug("The database is not back: %s", problem)
+            return False
+        return True
 
     async def _migrate(self) -> bool:
         try:

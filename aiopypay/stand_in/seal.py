@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from aiopypay.stand_in.checksums import CHAIN_START, ROW_BYTES
-from aiopypay.stand_in.tables import FORMAT
+from aiopypay.stand_in.formats import FORMAT
 
 
 @dataclass(slots=True)

@@ -22,12 +22,13 @@ from aiopypay.errors import (
 )
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.groups import by_group, known_whole, oldest_batch
-from aiopypay.stand_in.identity import note_transfers
+from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection, prolong
 from aiopypay.store.accounts import AccountState
+from aiopypay.store.moments import Step, replace_moment
 from aiopypay.store.orders import (
     Judgement,
     OrderRecord,
@@ -63,9 +64,10 @@ class Settled:
 class Settlement:
     """Settles the journal of one node, batch by batch. A batch may be tried again at any point: ids are looked up."""
 
-    def __init__(self, database: Database, node: Node) -> None:
+    def __init__(self, database: Database, node: Node, moments: Moments) -> None:
         self._database = database
         self._node = node
+        self._moments = moments
         self.refused = 0
 
     async def pending(self) -> int:
@@ -108,7 +110,7 @@ class Settlement:
         orders = [entry.entry.order for entry in entries]
         what = "it" if len(orders) == 1 else f"one of the {len(orders)} orders that were sent together"
         remembered = await self._node.run(_versions, entries)
-        async with self._database.transaction() as connection:
+        async with self._moments.writing(self._database) as connection:
             known = await find_orders(connection, [order.id for order in orders])
             reasons = {
                 order.id: f"PostgreSQL rejects {what} (SQLSTATE {sqlstate})"
@@ -124,11 +126,11 @@ class Settlement:
     async def _settle(self, entries: Sequence[JournalEntry], *, only_known: bool = False) -> Set[int]:
         """Settles these entries, or only those that are booked already; returns the sequences of what is settled."""
         remembered = await self._node.run(_versions, entries)
-        async with self._transaction(len(entries)) as connection:
-            judgement = await judge_orders(connection, [entry.entry.order for entry in entries])
+        async with self._step(len(entries)) as (connection, step):
+            judgement = await judge_orders(connection, [entry.entry.order for entry in entries], step)
             if only_known:
                 judgement = replace(judgement, known=known_whole(entries, judgement.known), plans=(), refusals={})
-            settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered)
+            settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered, step)
         await self._mark(entries, settled)
         return {
             entry.sequence
@@ -137,13 +139,19 @@ class Settlement:
         }
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, size: int) -> AsyncIterator[Connection]:
+    async def _step(self, size: int) -> AsyncIterator[tuple[Connection, Step]]:
         """A transaction that has the time of as many batches as a group is large: it cannot be made smaller."""
         batches = max(1, size / USUAL_SIZE)
-        async with self._database.transaction(DEADLINE_SECONDS * batches) as connection:
-            if batches > 1:
-                await prolong(connection, batches)
-            yield connection
+        async with self._moments.turn:
+            step = self._moments.step()
+            await self._moments.note(step)
+            async with (
+                self._moments.outcome_of(step),
+                self._database.transaction(DEADLINE_SECONDS * batches) as connection,
+            ):
+                if batches > 1:
+                    await prolong(connection, batches)
+                yield connection, step
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
         await self._node.run(_mark, entries, settled, datetime.now(UTC))
@@ -153,10 +161,16 @@ class Settlement:
 
 
 async def _book(
-    connection: Connection, judgement: Judgement, orders: Sequence[TransferOrder], remembered: Mapping[int, int]
+    connection: Connection,
+    judgement: Judgement,
+    orders: Sequence[TransferOrder],
+    remembered: Mapping[int, int],
+    step: Step,
 ) -> Settled:
     refused = _reasons(judgement)
-    posted, changed = await book_plans(connection, judgement.plans)
+    posted, changed = await book_plans(connection, judgement.plans, step)
+    if not judgement.plans:
+        await replace_moment(connection, step)
     await record_refusals(connection, orders, refused)
     known_posted, known_refused = _known_outcomes(orders, judgement.known)
     posted |= known_posted
@@ -164,7 +178,6 @@ async def _book(
     changed_ids = {account.id for account in changed}
     others = [account_id for account_id in remembered if account_id not in changed_ids]
     accounts = [*changed, *(await account_states(connection, others) if others else ())]
-    _check_versions(accounts, changed_ids, remembered)
     return Settled(posted, refused | known_refused, [*posted.values(), *decided.values()], accounts)
 
 
@@ -195,21 +208,6 @@ def _reason(refusal: Problem) -> str:
     return f"{refusal.title}: {refusal.detail}"
 
 
-def _check_versions(accounts: Sequence[AccountState], changed: Set[int], remembered: Mapping[int, int]) -> None:
-    """A version that was below the remembered one: an older backup was restored, which has forgotten bookings.
-
-    `changed` are the accounts that this transaction, which must not be committed then, has raised by one.
-    """
-    for account in accounts:
-        found = account.version - (account.id in changed)
-        if found < remembered[account.id]:
-            raise SettlingStopped(
-                f"account {account.id} is at version {found}, but was at version {remembered[account.id]}: an older "
-                "backup was restored. Restore a newer one, or stop the service and replay what this node has kept: "
-                "python -m aiopypay journal replay"
-            )
-
-
 def _versions(store: Store, entries: Sequence[JournalEntry]) -> dict[int, int]:
     """Returns the remembered versions of all accounts that the entries touch, by id in ascending order."""
     ids = {
@@ -231,4 +229,3 @@ def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: d
                 store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
         store.remember_accounts(settled.accounts)
         store.remember_orders(settled.records)
-        note_transfers(store, settled.records)

@@ -31,10 +31,11 @@ from uuid import UUID
 
 from aiopypay.stand_in import directory as files
 from aiopypay.stand_in.failures import DuplicateEntry, StoreDamaged, StoreFailed, StoreInUse
+from aiopypay.stand_in.formats import FORMAT
 from aiopypay.stand_in.journal import Journal
 from aiopypay.stand_in.known_orders import ORDERS_MAX, KnownOrders
 from aiopypay.stand_in.opening import NODE_ID, Opened, open_files
-from aiopypay.stand_in.tables import FORMAT, RENEW_PLAN, WRITE_SEAL
+from aiopypay.stand_in.tables import RENEW_PLAN, WRITE_SEAL
 from aiopypay.stand_in.tail import Mark, boot_id
 
 __all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreInUse"]
@@ -127,10 +128,10 @@ class Store(KnownOrders, Journal):
         is brought up to this one in the same transaction.
         """
         with self.transaction(durable=True):
-            if self._seal.format != FORMAT:
+            if self._seal.format == 1:
                 for command in RENEW_PLAN:
                     self._connection.execute(command)
-                self._seal.format = FORMAT
+            self._seal.format = FORMAT
         self._fold("TRUNCATE")
 
     def _begin(self, durable: bool) -> None:

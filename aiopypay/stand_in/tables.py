@@ -1,17 +1,13 @@
 """The tables of the store.
 
 Each row carries a checksum over its table's name and all its values. What is looked up has a column of its own;
-everything else is in `content`, as MessagePack.
+everything else is in `content`, as `formats` has it.
 """
 
 import sqlite3
 from functools import cache
 
-# Raised when tables or records change so that an older version cannot read the store. Stores of the formats in between
-# are brought up to it when they are opened.
-FORMAT = 2
-OLDEST_FORMAT = 1
-
+# The table of plans of the first format; the tables of the others are these.
 OLDER_PLAN = "CREATE TABLE plan (id INTEGER PRIMARY KEY CHECK (id = 1), content BLOB NOT NULL, checksum BLOB NOT NULL)"
 PLAN = "CREATE TABLE plan (id INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum BLOB NOT NULL)"
 
@@ -72,7 +68,7 @@ def expected_schema(store_format: int) -> list[tuple[str, ...]]:
     """Returns what SELECT_SCHEMA finds in a sound store of this format."""
     with_schema = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        with_schema.executescript(SCHEMA if store_format == FORMAT else SCHEMA.replace(PLAN, OLDER_PLAN))
+        with_schema.executescript(SCHEMA if store_format > 1 else SCHEMA.replace(PLAN, OLDER_PLAN))
         return with_schema.execute(SELECT_SCHEMA).fetchall()
     finally:
         with_schema.close()

@@ -13,12 +13,10 @@ import msgspec
 
 from aiopypay.stand_in.checksums import ROW_BYTES, Checksums
 from aiopypay.stand_in.effects import Effects
-from aiopypay.stand_in.journal import decode_entry
+from aiopypay.stand_in.formats import FORMAT, OLDEST_FORMAT, decode_entry
 from aiopypay.stand_in.rows import UNREADABLE, raise_misuse
 from aiopypay.stand_in.seal import Seal, combined, decode_seal
 from aiopypay.stand_in.tables import (
-    FORMAT,
-    OLDEST_FORMAT,
     SCAN_JOURNAL,
     SCANS,
     SELECT_SCHEMA,

@@ -9,7 +9,7 @@ from aiopypay.statements import Connection, fetch
 # It writes: a database that can only be read is not back.
 BEAT = """
 UPDATE installation SET heartbeat_at = now()
-RETURNING id, (SELECT max(name) FROM migrations), (SELECT coalesce(max(id), 0) FROM transfers)
+RETURNING id, (SELECT max(name) FROM migrations)
 """
 
 REGISTER_NODE = """
@@ -48,7 +48,6 @@ class Heartbeat:
 
     installation_id: UUID
     newest_migration: str
-    last_transfer: int
 
 
 @dataclass(frozen=True, slots=True)

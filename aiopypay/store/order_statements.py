@@ -3,11 +3,14 @@
 from aiopypay.statements import Statement
 
 # NO KEY UPDATE is what an UPDATE of the balance takes itself. In id order, so that two batches cannot lock each other
-# out.
+# out. The node's moment is locked on the way: no row, where it has none; one without an account, where none is found.
 LOCK_ACCOUNTS = Statement(
     "lock_accounts",
-    ("ids",),
+    ("ids", "node_id"),
     """
+WITH moment AS MATERIALIZED (
+    SELECT count, token FROM moments WHERE node_id = $2::uuid FOR UPDATE
+), locked AS MATERIALIZED (
 SELECT account.id, account.user_id, account.currency_id, account.amount,
     currency.description, currency.commission, currency.decimals,
     currency.commission_account_id, currency.external_account_id
@@ -23,6 +26,10 @@ JOIN (
 WHERE account.id = ANY($1::bigint[]) AND account.user_id IS NOT NULL
 ORDER BY account.id
 FOR NO KEY UPDATE OF account
+)
+SELECT moment.count, moment.token, locked.*
+FROM moment
+LEFT JOIN locked ON TRUE
 """,
 )
 
@@ -35,7 +42,7 @@ SELECT_ORDERS = Statement(
     "select_orders",
     ("ids", "lowest", "highest"),
     """
-SELECT orders.id, orders.user_id, fingerprint, status, accepted_at, posted_at, reason, balance,
+SELECT orders.id, orders.user_id, fingerprint, status, accepted_at, posted_at, reason, balance, idempotency_key,
     transfers.id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment, decimals
 FROM orders
 LEFT JOIN transfers ON transfers.order_id = orders.id
@@ -60,6 +67,7 @@ INSERT_ORDERS = Statement(
         *("order_ids", "user_ids", "keys", "fingerprints", "accepted_at", "balances"),
         *("places", "kinds", "from_ids", "to_ids", "amounts", "comments"),
         *("changed_ids", "changes"),
+        *("node_id", "moment_count", "moment_token"),
     ),
     """
 WITH booked_orders AS (
@@ -85,6 +93,9 @@ WITH booked_orders AS (
     JOIN locked ON locked.id = change.id
     WHERE accounts.id = change.id
     RETURNING accounts.id, user_id, currency_id, accounts.amount, version, created_at, updated_at
+), moved AS (
+    UPDATE moments SET count = $16::bigint, token = $17::uuid, written_at = now()
+    WHERE node_id = $15::uuid AND $17::uuid IS NOT NULL
 )
 SELECT NULL::bigint AS id, NULL AS user_id, NULL AS currency_id, NULL AS amount, NULL AS version,
     NULL AS created_at, now() AS updated_at, array_agg(id ORDER BY id) AS transfer_ids

@@ -14,6 +14,7 @@ from aiopypay.planning import PlannedOrder, changes, plan_batch, refused_groups
 from aiopypay.statements import Connection, Row, fetch
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.keys import used_by_bulks
+from aiopypay.store.moments import Moment, Step
 from aiopypay.store.order_statements import (
     INSERT_KEYED_ORDER,
     INSERT_ORDERS,
@@ -39,6 +40,7 @@ class OrderRecord(msgspec.Struct, frozen=True, gc=False):
     reason: str | None
     balance: Decimal | None
     transfers: tuple[TransferRow, ...]
+    idempotency_key: str | None = None
 
     def answers(self, fingerprint: bytes) -> "OrderRecord":
         """Returns itself, as the answer to a request of this content.
@@ -78,12 +80,15 @@ async def lockable_accounts(connection: Connection, orders: Sequence[TransferOrd
     return {row[0] for row in await fetch(connection, LOCK_FREE_ACCOUNTS, {"ids": _named(orders)})}
 
 
-async def judge_orders(connection: Connection, orders: Sequence[TransferOrder], *, minted: bool = False) -> Judgement:
+async def judge_orders(
+    connection: Connection, orders: Sequence[TransferOrder], step: Step, *, minted: bool = False
+) -> Judgement:
     """Locks the accounts that the orders name, looks up their ids, and asks the ledger rule. The ids differ.
 
     `minted`: orders without an Idempotency-Key have ids made for this very attempt, which need not be looked up.
+    Raises OtherMoment.
     """
-    accounts, currencies = await _lock_accounts(connection, orders)
+    accounts, currencies = await lock_accounts(connection, _named(orders), step)
     # A statement of its own, begun after all locks are held: an earlier one would not see an attempt that
     # committed while we waited for them.
     sought = [order for order in orders if not minted or order.idempotency_key is not None]
@@ -101,17 +106,32 @@ async def judge_orders(connection: Connection, orders: Sequence[TransferOrder], 
     return Judgement(known, [plan for plan in planned if isinstance(plan, PlannedOrder)], refusals)
 
 
+async def lock_accounts(
+    connection: Connection, account_ids: Collection[int], step: Step
+) -> tuple[dict[int, Account], dict[str, Currency]]:
+    """Locks the node's moment and those of the accounts that have an owner; returns them and their currencies.
+
+    Raises OtherMoment.
+    """
+    rows = await fetch(connection, LOCK_ACCOUNTS, {"ids": _array(sorted(account_ids)), "node_id": step.node_id})
+    step.check(Moment(*rows[0][:2]) if rows else None)
+    found = [row[2:] for row in rows if row[2] is not None]
+    accounts = {row[0]: Account(*row[:4]) for row in found}
+    currencies = {row[2]: Currency(row[2], *row[4:]) for row in found}
+    return accounts, currencies
+
+
 async def book_plans(
-    connection: Connection, plans: Sequence[PlannedOrder]
+    connection: Connection, plans: Sequence[PlannedOrder], step: Step
 ) -> tuple[dict[UUID, OrderRecord], list[AccountState]]:
-    """Writes orders and transfers and changes the balances; returns the records and the accounts as they led to.
+    """Writes orders, transfers and the step's moment, changes the balances; returns the records and the accounts then.
 
     Raises DuplicateOrder when another transaction booked one of the ids in the meantime.
     """
     if not plans:
         return {}, []
     changed = changes(plans)
-    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans, changed))
+    rows = await fetch(connection, INSERT_ORDERS, _write_parameters(plans, changed) | _moment_parameters(step))
     [(*_, posted_at, transfer_ids)] = [row for row in rows if row[0] is None]
     accounts = [AccountState(*row[:-1]) for row in rows if row[0] is not None]
     if len(accounts) != len(changed):
@@ -159,13 +179,9 @@ def _named(orders: Sequence[TransferOrder]) -> list[int]:
     return sorted({account_id for order in orders for account_id in order.account_ids})
 
 
-async def _lock_accounts(
-    connection: Connection, orders: Sequence[TransferOrder]
-) -> tuple[dict[int, Account], dict[str, Currency]]:
-    rows = await fetch(connection, LOCK_ACCOUNTS, {"ids": _array(_named(orders))})
-    accounts = {row[0]: Account(*row[:4]) for row in rows}
-    currencies = {row[2]: Currency(row[2], *row[4:]) for row in rows}
-    return accounts, currencies
+def _moment_parameters(step: Step) -> dict[str, object]:
+    count, token = (None, None) if step.to is None else (step.to.count, step.to.token)
+    return {"node_id": step.node_id, "moment_count": count, "moment_token": token}
 
 
 def _write_parameters(plans: Sequence[PlannedOrder], changed: Mapping[int, Decimal]) -> dict[str, object]:
@@ -224,14 +240,15 @@ def _booked(plan: PlannedOrder, transfer_ids: Iterator[int], posted_at: datetime
         None,
         plan.balance,
         transfers,
+        plan.order.idempotency_key,
     )
 
 
 def _record(rows: Sequence[Row]) -> OrderRecord:
-    order_id, user_id, fingerprint, status, accepted_at, posted_at, reason, balance = rows[0][:8]
-    transfers = tuple(TransferRow(row[8], order_id, *row[9:]) for row in rows if row[8] is not None)
+    order_id, user_id, fingerprint, status, accepted_at, posted_at, reason, balance, key = rows[0][:9]
+    transfers = tuple(TransferRow(row[9], order_id, *row[10:]) for row in rows if row[9] is not None)
     return OrderRecord(
-        order_id, user_id, bytes(fingerprint), status, accepted_at, posted_at, reason, balance, transfers
+        order_id, user_id, bytes(fingerprint), status, accepted_at, posted_at, reason, balance, transfers, key
     )
 
 

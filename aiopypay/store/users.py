@@ -113,15 +113,23 @@ async def open_first_accounts(
 ) -> None:
     """Opens an account in each currency and books the sign-up credit (by currency id) under `order_id`."""
     rows = await fetch(connection, INSERT_ACCOUNTS, {"user_id": user_id})
-    credited = [(account_id, currency_id) for account_id, currency_id in rows if currency_id in credit]
-    if not credited:
-        return
+    credited = [
+        (account_id, currency_id, credit[currency_id]) for account_id, currency_id in rows if currency_id in credit
+    ]
+    if credited:
+        await book_opening(connection, user_id, order_id, credited)
+
+
+async def book_opening(
+    connection: Connection, user_id: int, order_id: UUID, credited: Sequence[tuple[int, str, Decimal]]
+) -> None:
+    """Books the credit that accounts of this user open with: their ids, currencies and amounts."""
     parameters = {
         "order_id": order_id,
         "user_id": user_id,
-        "account_ids": [account_id for account_id, _ in credited],
-        "currency_ids": [currency_id for _, currency_id in credited],
-        "amounts": [credit[currency_id] for _, currency_id in credited],
+        "account_ids": [account_id for account_id, _, _ in credited],
+        "currency_ids": [currency_id for _, currency_id, _ in credited],
+        "amounts": [amount for _, _, amount in credited],
         "comment": COMMENTS["opening"],
     }
     await fetch(connection, INSERT_OPENING_ORDER, parameters)

@@ -92,8 +92,8 @@ class _Booking:
         self._booked: set[asyncio.Task[Any] | None] = set()
         book_plans: Callable[..., Awaitable[Any]] = module.book_plans
 
-        async def book(connection: Any, plans: Any) -> Any:
-            booked = await book_plans(connection, plans)
+        async def book(connection: Any, plans: Any, step: Any) -> Any:
+            booked = await book_plans(connection, plans, step)
             if plans:
                 self._booked.add(asyncio.current_task())
             return booked
@@ -129,8 +129,8 @@ def _lose_before_commit() -> None:
     module: Any = group_commit
     book_plans = module.book_plans
 
-    async def book(connection: Any, plans: Any) -> Any:
-        booked = await book_plans(connection, plans)
+    async def book(connection: Any, plans: Any, step: Any) -> Any:
+        booked = await book_plans(connection, plans, step)
         if plans:
             _lose_the_connection()
         return booked

@@ -3,23 +3,25 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aiopypay.database import Database
 from aiopypay.errors import StandInFenced
 from aiopypay.handlers.accounts import _open_once
 from aiopypay.stand_in import fill, reading, recovery
 from aiopypay.stand_in.acceptance import SECONDS_DOWN
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.fill import Fill
+from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import MARK
-from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.settle import Settlement, SettlingStopped
+from aiopypay.statements import Connection
 from aiopypay.store.users import User
 
 from .node import (
@@ -92,19 +94,23 @@ class TestFill:
     async def test_a_page_never_comes_in_over_a_payment_made_since_it_was_read(
         self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read: list[Callable[..., Any]] = []
-        remember = Reads.remember
+        payments: list[asyncio.Task[int]] = []
+        learn = Moments.learn
 
-        async def after_a_payment(self: Reads, epoch: int, work: Any, *args: Any) -> bool:
-            if work is fill._remember_accounts and args[0] and not read:
-                read.append(work)
-                assert await node.pay(three[0], three[1], "40") == 200
-            return await remember(self, epoch, work, *args)
+        async def beside_a_payment(self: Moments, database: Database, read: Any, remember: Any) -> Any:
+            async def read_it(connection: Connection) -> Any:
+                found = await read(connection)
+                if remember is fill._remember_accounts and not payments:
+                    payments.append(asyncio.create_task(node.pay(three[0], three[1], "40")))
+                    await asyncio.sleep(0)
+                return found
 
-        monkeypatch.setattr(Reads, "remember", after_a_payment)
+            return await learn(self, database, read_it, remember)
+
+        monkeypatch.setattr(Moments, "learn", beside_a_payment)
         async with running(postgres.dsn, directory) as node:
             await node.filled()
-            assert read
+            assert await payments[0] == 200
             for holder in three:
                 assert await node.expected(holder) == balance_of(postgres, holder)
 

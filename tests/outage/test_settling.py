@@ -1,6 +1,5 @@
 """The way back: what is accepted is booked in its order; what PostgreSQL does not take is told, and waited for."""
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -174,64 +173,6 @@ class TestStartOnAnotherDatabase:
         await shop.is_online()
 
         assert (await shop.order(accepted))["status"] == "posted"
-
-
-class TestBackup:
-    async def test_an_older_backup_waits_for_the_operator_who_replays(self, shop: Shop) -> None:
-        """The backup has forgotten one payment online, and all that was settled after it."""
-        ours = shop.postgres.database
-        await self._back_up(shop)
-        assert (await shop.pay("7", key="online")).status == 200
-        await shop.take_database()
-        settled = await shop.accepted("5", key="settled")
-        await shop.bring_database()
-        await shop.is_online()
-        await shop.take_database()
-        pending = await shop.accepted("3", key="pending")
-        shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
-        shop.postgres.execute_elsewhere(f"ALTER DATABASE backup RENAME TO {ours}")
-        await shop.bring_database()
-        await shop.waits_for("an older backup was restored")
-        assert shop.postgres.execute("SELECT count(*) FROM orders WHERE idempotency_key IS NOT NULL") == [(0,)]
-        await shop.service.terminate()
-        assert "1 entries" in await shop.service.operate("journal", "replay")
-        shop.service.start()
-        await shop.service.wait_ready()
-        await shop.is_online()
-
-        rows = shop.postgres.execute("SELECT id::text FROM orders WHERE idempotency_key IS NOT NULL ORDER BY posted_at")
-        assert sorted(row[0] for row in rows) == sorted([settled, pending])
-        # What was booked online is in no journal; what is here is what the database has.
-        assert await shop.balance() == Decimal("291.92")
-        for key, amount in (("settled", "5"), ("pending", "3")):
-            assert (await shop.pay(amount, key=key)).status == 200
-        assert await shop.balance() == Decimal("291.92")
-
-    async def test_one_that_lacks_a_single_change_is_noticed(self, shop: Shop) -> None:
-        """Settling raises the version itself: what counts is the version before."""
-        ours = shop.postgres.database
-        await self._back_up(shop)
-        assert (await shop.pay("7")).status == 200
-        await shop.take_database()
-        await shop.accepted("3")
-        shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
-        shop.postgres.execute_elsewhere(f"ALTER DATABASE backup RENAME TO {ours}")
-        await shop.bring_database()
-        await shop.waits_for("an older backup was restored")
-
-    async def test_replay_is_for_a_service_that_is_stopped(self, shop: Shop) -> None:
-        ended = await asyncio.to_thread(shop.service.run, "journal", "replay")
-
-        assert ended.returncode == 1
-        assert "in use by another aiopypay" in ended.stderr
-
-    async def _back_up(self, shop: Shop) -> None:
-        await shop.service.terminate()
-        shop.postgres.execute_elsewhere("DROP DATABASE IF EXISTS backup")
-        shop.postgres.execute_elsewhere(f"CREATE DATABASE backup OWNER aiopypay TEMPLATE {shop.postgres.database}")
-        shop.service.start()
-        await shop.service.wait_ready()
-        await shop.service.wait_filled()
 
 
 class TestRates:

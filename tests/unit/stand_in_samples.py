@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from aiopypay.ledger import Currency, Transfer, TransferOrder
 from aiopypay.stand_in import opening
-from aiopypay.stand_in.records import Entry, KnownAccount, KnownUser
+from aiopypay.stand_in.records import Entry, KnownAccount, KnownUser, Plan
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
@@ -67,7 +67,7 @@ def fill(store: Store) -> None:
         store.set_setting("installation", "7")
     with store.transaction(durable=True):
         store.mark_uncertain("bob")
-        store.write_plan(1, [entry(90)])
+        store.write_plan(1, Plan([entry(90)]))
     with store.transaction(durable=False):
         store.withdraw_plans([1])
         store.remember_orders([record(90), record(91)])
@@ -79,9 +79,9 @@ def fill(store: Store) -> None:
         store.mark_posted([1], NOON)
         store.mark_refused(2, "account 1 is short of money", NOON)
     with store.transaction(durable=True):
-        store.write_plan(1, [entry(92), entry(93)])
+        store.write_plan(1, Plan([entry(92), entry(93)]))
     with store.transaction(durable=True):
-        store.write_plan(2, [entry(94)])
+        store.write_plan(2, Plan([entry(94)]))
     with store.transaction(durable=False):
         store.remember_accounts([account(2, "110.00", version=2)])
 

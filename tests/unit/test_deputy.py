@@ -8,16 +8,18 @@ from uuid import uuid4
 
 import pytest
 
-from aiopypay.errors import StandInFenced
+from aiopypay.errors import CommitInDoubt, DatabaseBusy, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import Standing, adopt_plans
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
+from aiopypay.store.moments import Step
 from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record
 
 
@@ -36,29 +38,36 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 @pytest.fixture
 def deputy(node: Node) -> Deputy:
-    return Deputy(node, ModeSwitch(), OfflineSettings())
+    switch = ModeSwitch()
+    return Deputy(node, switch, Moments(node, switch), OfflineSettings())
 
 
 async def planned(node: Node) -> list[int]:
     """The orders of the plans on disk. What is deferred is done before they are looked up."""
     plans = await node.run(Store.plans)
-    return [number for number in range(20) for plan in plans.values() if plan[0].order.id == order_id(number)]
+    return [number for number in range(20) for plan in plans.values() if plan.entries[0].order.id == order_id(number)]
 
 
-async def book(deputy: Deputy, number: int) -> None:
-    await deputy.keep_plan([plan(number)])
-    deputy.record([AccountState(1, 2, "USD", Decimal(90), number, NOON, NOON)], [record(number)])
+async def keep(deputy: Deputy, *numbers: int) -> Step:
+    step = deputy.moments.step()
+    await deputy.keep_plan([plan(number) for number in numbers], step)
+    return step
+
+
+async def book(deputy: Deputy, number: int, balance: int = 90) -> None:
+    step = await keep(deputy, number)
+    deputy.record([AccountState(1, 2, "USD", Decimal(balance), number, NOON, NOON)], [record(number)], step)
 
 
 async def test_the_plan_of_a_booked_batch_goes_with_its_record(node: Node, deputy: Deputy) -> None:
     await book(deputy, 1)
     await book(deputy, 2)
-    await deputy.keep_plan([plan(3)])
+    step = await keep(deputy, 3)
     assert await planned(node) == [3]
     known = await node.run(Store.account, 1)
     assert known is not None
     assert known.version == 2
-    await deputy.withdraw_plan()
+    await deputy.withdraw_plan(step)
     assert await planned(node) == []
 
 
@@ -71,7 +80,7 @@ async def test_until_then_a_process_that_is_killed_leaves_all_plans(tmp_path: Pa
         (copy / file.name).write_bytes(file.read_bytes())
     store = Store.open(copy)
     assert store.damage is None
-    assert [plan[0].order.id for plan in store.plans().values()] == [order_id(number) for number in (1, 2, 3)]
+    assert [plan.entries[0].order.id for plan in store.plans().values()] == [order_id(number) for number in (1, 2, 3)]
     store.close()
     assert await planned(node) == []
 
@@ -90,20 +99,40 @@ async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_
 ) -> None:
     await book(deputy, 1)
     failing(monkeypatch, "remember_accounts", "the disk was full for a moment")
-    await deputy.keep_plan([plan(2)])
+    step = await keep(deputy, 2)
     await planned(node)
     assert node.fenced == "the disk was full for a moment"
-    await deputy.withdraw_plan()
+    await deputy.withdraw_plan(step)
     assert await planned(node) == [1], "it was booked, and is not recorded"
+
+
+async def test_a_batch_whose_plan_cannot_be_noted_is_not_booked(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, "write_plan", "the disk fails")
+    with pytest.raises(CommitInDoubt, match="the disk fails"):
+        await keep(deputy, 1)
+    step = deputy.moments.step()
+    assert step.to is None, "a moment that the disk does not have would look like a directory that was put back"
+    await deputy.keep_plan([plan(2)], step)
+
+
+async def test_one_that_lost_its_disk_since_its_step_was_made_is_tried_again_without(
+    node: Node, deputy: Deputy
+) -> None:
+    step = deputy.moments.step()
+    node.fence("the disk fails")
+    with pytest.raises(DatabaseBusy):
+        await deputy.keep_plan([plan(1)], step)
 
 
 async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await deputy.keep_plan([plan(2)])
+    step = await keep(deputy, 2)
     failing(monkeypatch, "withdraw_plans", "the disk fails")
     with pytest.raises(StandInFenced, match="The outcome is unknown"):
-        await deputy.withdraw_plan()
+        await deputy.withdraw_plan(step)
 
 
 async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be_recorded(
@@ -116,8 +145,7 @@ async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be
 
     await node.run(know)
     deputy.standing = Standing(uuid4(), holds_lease=True, nodes=1)
-    await deputy.keep_plan([plan(1)])
-    deputy.record([AccountState(1, 2, "USD", Decimal(0), 2, NOON, NOON)], [record(1)])
+    await book(deputy, 1, balance=0)
     with monkeypatch.context() as momentarily:
         failing(momentarily, "remember_accounts", "the disk was full for a moment")
         deputy.switch.lost("test")
@@ -158,7 +186,7 @@ async def test_a_plan_of_what_the_journal_holds_does_not_hinder_a_start(node: No
             store.mark_posted([1], NOON)
 
     await node.run(settled)
-    await deputy.keep_plan([plan(1), plan(2)])
+    await keep(deputy, 1, 2)
     adopted = await node.run(adopt_plans)
     assert [entry.order.id for entry in adopted] == [order_id(2)]
     assert await planned(node) == []

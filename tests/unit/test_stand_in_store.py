@@ -1,6 +1,5 @@
 """The stand-in store: what it remembers, its journal, its plans, and what a transaction promises."""
 
-import sqlite3
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,10 +14,10 @@ from msgspec.structs import replace
 from aiopypay.ledger import Transfer
 from aiopypay.stand_in import opening
 from aiopypay.stand_in import store as store_module
-from aiopypay.stand_in.journal import decode_entry
+from aiopypay.stand_in.formats import FORMAT, decode_entry
+from aiopypay.stand_in.records import Plan
 from aiopypay.stand_in.seal import Seal
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged
-from aiopypay.stand_in.tables import FORMAT, OLDER_PLAN, PLAN, SCHEMA
 from tests.unit import stand_in_samples as samples
 from tests.unit.stand_in_samples import NOON, account, currency, entry, order_id, record, user
 
@@ -202,42 +201,14 @@ def test_orders_are_looked_up_in_large_batches(store: Store) -> None:
 def test_plans_are_there_until_withdrawn(store: Store) -> None:
     for number in (1, 2, 3):
         with store.transaction(durable=True):
-            store.write_plan(number, [entry(number), entry(10 * number)])
+            store.write_plan(number, Plan([entry(number), entry(10 * number)]))
     with store.transaction(durable=False):
         store.withdraw_plans([2])
         store.withdraw_plans([2, 4])
-    assert list(store.plans().items()) == [(1, [entry(1), entry(10)]), (3, [entry(3), entry(30)])]
+    assert list(store.plans().items()) == [(1, Plan([entry(1), entry(10)])), (3, Plan([entry(3), entry(30)]))]
     with store.transaction(durable=False):
         store.withdraw_plans([3, 1])
     assert store.plans() == {}
-
-
-def test_a_store_of_the_first_format_is_brought_up_to_this_one(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as older:
-        older.setattr(opening, "SCHEMA", SCHEMA.replace(PLAN, OLDER_PLAN))
-        older.setattr(opening, "Seal", partial(Seal, format=1))
-        older.setattr(store_module, "FORMAT", 1)
-        store = Store.open(directory)
-    with store.transaction(durable=True):
-        store.write_plan(1, [entry(1)])
-        store.append([entry(2)])
-    with pytest.raises(sqlite3.IntegrityError), store.transaction(durable=True):
-        store.write_plan(2, [entry(3)])
-    store.close()
-
-    for _ in range(2):
-        store = Store.open(directory)
-        assert store.damage is None
-        assert store.plans() == {1: [entry(1)]}
-        assert [found.entry for found in store.pending(9)] == [entry(2)]
-        store.close()
-    store = Store.open(directory)
-    with store.transaction(durable=True):
-        store.write_plan(2, [entry(3)])
-    assert store.plans() == {1: [entry(1)], 2: [entry(3)]}
-    store.close()
 
 
 def test_a_store_of_a_later_format_is_left_alone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,15 +318,18 @@ def test_an_outcome_is_final(store: Store) -> None:
     assert store.pending_count() == 1
 
 
-def test_posted_entries_can_be_made_pending_again(filled: Store) -> None:
+def test_what_cannot_be_booked_any_more_counts_for_nothing(filled: Store) -> None:
     with filled.transaction(durable=True):
-        filled.reopen_posted([1])
-    assert [found.sequence for found in filled.pending(2)] == [1, 3]
-    known = filled.account(1)
-    assert known
-    assert known.debit == Decimal("50.50")
-    with pytest.raises(ValueError, match=r"\[2\] are not posted"), filled.transaction(durable=True):
-        filled.reopen_posted([2])
+        filled.mark_unplaced(1, "user 2 is somebody else", NOON)
+        filled.mark_unplaced(3, "account 1 is another one", NOON)
+    assert [(found.sequence, found.reason) for found in filled.entries("unplaced", 9)] == [
+        (1, "user 2 is somebody else"),
+        (3, "account 1 is another one"),
+    ]
+    assert [found.sequence for found in filled.pending(2)] == [4, 5]
+    assert filled.pending_count() == 3
+    with pytest.raises(ValueError, match=r"\[2\] are not pending"), filled.transaction(durable=True):
+        filled.mark_unplaced(2, "it was refused", NOON)
 
 
 def test_settled_entries_are_pruned_from_the_head_only(directory: Path) -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from aiopypay.stand_in import tail
+from aiopypay.stand_in.records import Plan
 from aiopypay.stand_in.store import Store, StoreFailed, StoreInUse
 from tests.unit import stand_in_samples as samples
 from tests.unit.stand_in_samples import Files, account, entry, order_id
@@ -28,6 +29,7 @@ FULL_BYTES = 300_000
 WRITER = """
 import sys
 from pathlib import Path
+from aiopypay.stand_in.records import Plan
 from aiopypay.stand_in.store import Store
 from tests.unit.stand_in_samples import NOON, account, entry
 
@@ -39,7 +41,7 @@ while True:
         store.append([entry(number)])
     print("entry", number, flush=True)
     with store.transaction(durable=True):
-        store.write_plan(1, [entry(-number)])
+        store.write_plan(1, Plan([entry(-number)]))
     print("plan", number, flush=True)
     with store.transaction(durable=False):
         store.withdraw_plans([1])
@@ -100,7 +102,7 @@ def test_what_was_acknowledged_survives_kills(directory: Path) -> None:
         store = Store.open(directory)
         assert store.damage is None, f"seed {SEED}"
         assert [found.sequence for found in store.entries(None, 10**6)][:number] == list(range(1, number + 1))
-        assert (kind != "plan") or store.plans() in ({1: [entry(-number)]}, {}), f"seed {SEED}"
+        assert (kind != "plan") or store.plans() in ({1: Plan([entry(-number)])}, {}), f"seed {SEED}"
         assert (kind != "withdrawn") or (store.plans(), store.account(7)) == ({}, account(7, version=number))
         with store.transaction(durable=True):
             store.withdraw_plans([1])
@@ -189,7 +191,7 @@ def test_a_plan_that_is_lost_is_noticed(directory: Path) -> None:
     store = Store.open(directory)
     before = samples.files_of(directory)
     with store.transaction(durable=True):
-        store.write_plan(1, [entry(1)])
+        store.write_plan(1, Plan([entry(1)]))
     after = samples.files_of(directory)
     store.close()
     assert "acknowledged, are missing from the store" in damage_of(directory, before | {"tail": after["tail"]})

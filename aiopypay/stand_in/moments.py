@@ -1,0 +1,337 @@
+"""Moments: whether the database, and this node's directory, are those that this node has left, and no older ones.
+
+Each node has one row in PostgreSQL, of a count and a random token, for all that it writes there. One writing
+transaction at a time: its first statement locks the row and demands a token that the node knows, its last one replaces
+it by one that was synced to the node's disk before. What the node knows are the token of the last COMMIT that was
+answered, and those of all since whose answers are missing: that a token is *seen* to have landed changes nothing.
+docs/STAND_IN.md has the rules, each with what goes wrong without it.
+
+Where a process dies, hangs or is cancelled: before the token is synced, nothing was written anywhere; after it, the
+transaction is one whose answer is missing, whether COMMIT was sent or not.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from aiopypay.database import DEADLINE_SECONDS, Database
+from aiopypay.errors import CommitInDoubt, OtherMoment, StandInFenced
+from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.pages import last_ids
+from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
+from aiopypay.store.moments import Moment, Step, demand, moment_of, replace_moment
+
+MOMENTS = "moments"
+BLOCKED = "blocked"
+# Written by stores of formats 1 and 2.
+LAST_TRANSFER = "last_transfer"
+
+OLDER_DATABASE = (
+    "the database is older than what this node has written to it (its moment {found}, known here {known}): "
+    "a backup was restored, or a standby that lagged was promoted"
+)
+OLDER_DIRECTORY = (
+    "this node's data directory is older than what this node has written to the database "
+    "(its moment {found}, known here {known}): the directory was put back from a copy"
+)
+VERBS = (
+    "Nothing is booked, accepted or told until you decide. To book again what this node knows and the database lacks: "
+    "python -m aiopypay journal replay (with --dry-run, to see what that would be). To take the database as it is: "
+    "python -m aiopypay journal trust"
+)
+
+logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+# To book again what the database lacks, or to take it as it is.
+Decision = Literal["replay", "trust"]
+
+
+class KnownMoments(msgspec.Struct):
+    """What is on disk: the moment of the last COMMIT that was answered, later ones, and the highest count of all."""
+
+    known: Moment | None = None
+    doubts: list[Moment] = []
+    highest: int = 0
+
+
+class Blocked(msgspec.Struct, frozen=True):
+    """Why nothing goes on, and what the operator has decided, which has not come to its end.
+
+    Where the directory is the older one, plans in it are looked up and never booked.
+    """
+
+    reason: str
+    is_directory: bool = False
+    decision: Decision | None = None
+
+
+class Moments:
+    """The moments of one node. `turn` is held by whoever writes, from the first statement to the outcome."""
+
+    def __init__(self, node: Node, switch: ModeSwitch) -> None:
+        self._node = node
+        self._switch = switch
+        self.turn = asyncio.Lock()
+        self._on_disk = KnownMoments()
+        self.blocked: Blocked | None = None
+
+    async def recall(self) -> None:
+        """Takes up what an earlier run of this node knew."""
+        self._on_disk, self.blocked = await self._node.run(_recall)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this node has never yet had an answer to a COMMIT."""
+        return self._on_disk.known is None
+
+    def step(self) -> Step:
+        """Returns the next step: to be noted on disk before its COMMIT is sent. Asked for in one's turn."""
+        if self._node.fenced:
+            return self._step(None)
+        self._on_disk.highest += 1
+        return self._step(Moment(self._on_disk.highest, uuid4()))
+
+    def step_to_nowhere(self) -> Step:
+        """Returns a step that leaves the moment as it is: for whoever only looks."""
+        return self._step(None)
+
+    def noted(self, step: Step) -> None:
+        """The step's moment is on disk, or on its way there: from now on the database may hold it."""
+        if step.to is not None:
+            self._on_disk.doubts.append(step.to)
+
+    def withdrawn(self, step: Step) -> None:
+        """The step's COMMIT was certainly not executed, and never will be."""
+        self._on_disk.doubts = [doubt for doubt in self._on_disk.doubts if doubt != step.to]
+
+    def answered(self, step: Step) -> None:
+        """The step's COMMIT was answered. What was in doubt before it is decided, as it had to wait for that."""
+        if step.to is not None:
+            self._on_disk.known, self._on_disk.doubts = step.to, []
+
+    @contextlib.asynccontextmanager
+    async def writing(
+        self,
+        database: Database,
+        note: Callable[[Store], None] | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> AsyncIterator[Connection]:
+        """The one way to write in PostgreSQL beside batches: a transaction from the moment that is known to a new one.
+
+        `note` is done on disk with the note of the new moment, before anything else. Raises what Database.transaction
+        raises, OtherMoment (nothing is written; the node is blocked), and StandInFenced where the disk fails.
+        """
+        async with self.turn:
+            async with self.transaction(database, note, deadline_seconds) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self,
+        database: Database,
+        note: Callable[[Store], None] | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> AsyncIterator[Connection]:
+        """As `writing`, for those who have the turn."""
+        async with self.stepping(database, note, deadline_seconds) as (connection, _):
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def stepping(
+        self,
+        database: Database,
+        note: Callable[[Store], None] | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> AsyncIterator[tuple[Connection, Step]]:
+        """As `transaction`, with the step that it takes."""
+        step = self.step()
+        await self.note(step, note)
+        async with self.outcome_of(step), database.transaction(deadline_seconds) as connection:
+            await demand(connection, step)
+            yield connection, step
+            await replace_moment(connection, step)
+
+    @contextlib.asynccontextmanager
+    async def outcome_of(self, step: Step) -> AsyncIterator[None]:
+        """Within it, a transaction that takes this step succeeds, or raises. What is neither stays in doubt."""
+        try:
+            async with self.checked():
+                yield
+        except CommitInDoubt:
+            raise
+        except Exception:
+            self.withdrawn(step)
+            raise
+        self.answered(step)
+        if step.to is not None and not self._node.fenced:
+            self._node.post(_record_answer, step.to)
+
+    async def look(self, connection: Connection) -> None:
+        """Locks the node's moment and compares it, within `checked`. Raises OtherMoment."""
+        await demand(connection, self.step_to_nowhere())
+
+    async def found(self, database: Database) -> None:
+        """Writes the first moment of a node that has none. Raises as `writing` does.
+
+        Older versions of the service knew by the highest id of a transfer whether the database was an older one.
+        """
+        seen = await self._node.run(lambda store: int(store.setting(LAST_TRANSFER) or 0))
+        async with self.writing(database) as connection:
+            if (await last_ids(connection))[0] < seen:
+                raise OtherMoment(None)
+
+    async def learn(
+        self,
+        database: Database,
+        read: Callable[[Connection], Awaitable[Found]],
+        remember: Callable[[Store, Found], None],
+    ) -> Found | None:
+        """Returns what was read, and handed over to memory; None where the mode did not allow that it is remembered.
+
+        Read in one's turn, so that no batch is under way: a read may show one whose answer is still awaited, and were
+        that in doubt, the journal would add its changes to balances that hold them already. While the database is away
+        the journal knows better. Raises what `writing` raises.
+        """
+        epoch = self._switch.epoch
+        async with self.turn:
+            async with self.transaction(database) as connection:
+                found = await read(connection)
+            if not self._switch.is_up or epoch != self._switch.epoch:
+                return None
+            self._node.post(remember, found)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def checked(self) -> AsyncIterator[None]:
+        """Blocks the node where another moment is found within it than is known."""
+        try:
+            yield
+        except OtherMoment as other:
+            await self.block(other)
+            raise
+
+    async def block(self, other: OtherMoment) -> None:
+        """From now on, over restarts too, nothing goes on until the operator decides."""
+        # A number that was given out and never noted counts for nothing.
+        highest = max((moment.count for moment in self._known), default=0)
+        is_directory = other.count is not None and other.count > highest
+        reason = OLDER_DIRECTORY if is_directory else OLDER_DATABASE
+        told = "none" if other.count is None else other.count
+        self.blocked = Blocked(f"{reason.format(found=told, known=highest)}. {VERBS}", is_directory)
+        logger.critical("%s", self.blocked.reason)
+        self._switch.lost("the database is not the one that this node left")
+        # Where the disk fails, the next start will find out by itself.
+        with contextlib.suppress(StandInFenced):
+            await self._node.run(write_blocked, self.blocked)
+
+    async def adopt(
+        self, database: Database, decision: Decision, prepare: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        """The operator has decided: what the database holds is known from now on, and replaced at once.
+
+        `prepare` is done in the same transaction. Raises what Database.transaction raises, StandInFenced; whatever
+        became of the transaction then, the decision is taken or it is not, and goes on over restarts.
+        """
+        assert self.blocked is not None  # noqa: S101 - the caller looked
+        blocked = Blocked(self.blocked.reason, self.blocked.is_directory, decision)
+        async with self.turn, database.transaction() as connection:
+            found = await moment_of(connection, self._node.node_id)
+            to = Moment(max(self._on_disk.highest, found.count if found else 0) + 1, uuid4())
+            adopted = KnownMoments(found, [to], to.count)
+            await self._node.run(_adopt, adopted, blocked)
+            self._on_disk, self.blocked = adopted, blocked
+            await prepare(connection)
+            await replace_moment(connection, self._step(to))
+
+    async def unblock(self, database: Database) -> None:
+        """What was decided is done: everything goes on, if the database still is the one. Raises as `writing` does."""
+        async with self.writing(database):
+            pass
+        await self._node.run(write_blocked, None)
+        self.blocked = None
+
+    async def note(self, step: Step, note: Callable[[Store], None] | None = None) -> None:
+        """Keeps the step's moment on disk, and does `note` there with it. Raises StandInFenced where the disk fails."""
+        if step.to is None:
+            self._node.check_may_book()
+        else:
+            self.noted(step)
+            await self._node.run(_note, list(self._on_disk.doubts), note)
+
+    @property
+    def _known(self) -> list[Moment]:
+        """What the database may hold."""
+        return [*filter(None, [self._on_disk.known]), *self._on_disk.doubts]
+
+    def _step(self, to: Moment | None) -> Step:
+        return Step(self._node.node_id, self._known, to, self.is_first)
+
+
+def note_moments(store: Store, moments: Iterable[Moment]) -> None:
+    """Keeps, within a transaction of the store, moments that the database may hold."""
+    on_disk = _read(store)
+    on_disk.doubts += moments
+    _write(store, on_disk)
+
+
+def record_moment(store: Store, moment: Moment) -> None:
+    """Keeps, within a transaction of the store, that this moment's COMMIT was answered."""
+    on_disk = _read(store)
+    if on_disk.known is None or on_disk.known.count < moment.count:
+        on_disk.known = moment
+        on_disk.doubts = [doubt for doubt in on_disk.doubts if doubt.count > moment.count]
+        _write(store, on_disk)
+
+
+def write_blocked(store: Store, blocked: Blocked | None) -> None:
+    """Keeps why nothing goes on, or that it does."""
+    with store.transaction(durable=True):
+        _write_blocked(store, blocked)
+
+
+def _write_blocked(store: Store, blocked: Blocked | None) -> None:
+    store.set_setting(BLOCKED, "" if blocked is None else msgspec.json.encode(blocked).decode())
+
+
+def _recall(store: Store) -> tuple[KnownMoments, Blocked | None]:
+    blocked = store.setting(BLOCKED)
+    return _read(store), msgspec.json.decode(blocked, type=Blocked) if blocked else None
+
+
+def _adopt(store: Store, adopted: KnownMoments, blocked: Blocked) -> None:
+    with store.transaction(durable=True):
+        _write(store, adopted)
+        _write_blocked(store, blocked)
+
+
+def _note(store: Store, doubts: list[Moment], note: Callable[[Store], None] | None) -> None:
+    with store.transaction(durable=True):
+        on_disk = _read(store)
+        on_disk.doubts = doubts
+        _write(store, on_disk)
+        if note is not None:
+            note(store)
+
+
+def _record_answer(store: Store, moment: Moment) -> None:
+    with store.transaction(durable=False):
+        record_moment(store, moment)
+
+
+def _read(store: Store) -> KnownMoments:
+    text = store.setting(MOMENTS)
+    return msgspec.json.decode(text, type=KnownMoments) if text else KnownMoments()
+
+
+def _write(store: Store, on_disk: KnownMoments) -> None:
+    counts = [moment.count for moment in [*filter(None, [on_disk.known]), *on_disk.doubts]]
+    on_disk.highest = max(on_disk.highest, *counts, 0)
+    store.set_setting(MOMENTS, msgspec.json.encode(on_disk).decode())
