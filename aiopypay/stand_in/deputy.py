@@ -108,8 +108,8 @@ class Deputy:
     def keep_plan(self, plans: Sequence[PlannedOrder], step: Step) -> Coroutine[None, None, None]:
         """Begins at once to put a batch's plan on disk; what it returns is to be awaited before COMMIT.
 
-        What fails fences the node. Raises StandInFenced, or CommitInDoubt, where the batch must not be booked without
-        it; DatabaseBusy where the node was fenced since the step was made: there is another for a node that is.
+        What fails fences the node. Raises DatabaseBusy where it was fenced since the step was made: without a disk it
+        takes another; StandInFenced, or CommitInDoubt, where nothing can be booked without one.
         """
         writing = None
         self._plan_begun = bool(plans) and step.to is not None
@@ -125,22 +125,29 @@ class Deputy:
         return self._plan_kept(writing, is_needed=bool(plans))
 
     async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
-        if writing is not None:
-            try:
+        try:
+            if writing is not None:
                 await writing
-            except StandInFenced as fenced:
-                # It may be there all the same, and is then found at the next start: nobody can say what becomes of it.
-                raise CommitInDoubt(f"Outcome unknown: {fenced.detail}") from fenced
-        if is_needed:
-            try:
-                self._node.check_may_book()
-            except StandInFenced as fenced:
-                raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_begun else fenced) from fenced
+        except StandInFenced as fenced:
+            # It may be there all the same; but a start without the mark beside the store drops what it finds.
+            self._check_may_book(fenced)
+            raise DatabaseBusy("This node has just lost its disk. Nothing was booked; try again.") from fenced
+        if is_needed and self._node.fenced is not None:
+            self._check_may_book(None)
+
+    def _check_may_book(self, cause: StandInFenced | None) -> None:
+        """Raises where the next start would take for current what is on disk: also a plan, where one was begun."""
+        try:
+            self._node.check_may_book()
+        except StandInFenced as fenced:
+            unknown = CommitInDoubt(f"Outcome unknown: {fenced.detail}")
+            raise (unknown if self._plan_begun else fenced) from cause or fenced
 
     async def withdraw_plan(self, step: Step) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
-        Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
+        Raises StandInFenced where that fails and the next start would book it: then its orders must not be judged
+        again.
         """
         if self._plan_begun:
             self.moments.withdrawn(step)
@@ -148,8 +155,11 @@ class Deputy:
             try:
                 await self._node.run(deputy_work.withdraw_plan, self._plan)
             except StandInFenced as fenced:
-                told = "The outcome is unknown: the plan of the payment may be on a disk that fails."
-                raise StandInFenced(told) from fenced
+                try:
+                    self._node.check_may_book()
+                except StandInFenced:
+                    told = "The outcome is unknown: the plan of the payment may be on a disk that fails."
+                    raise StandInFenced(told) from fenced
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.

@@ -140,6 +140,18 @@ def adopt_plans(store: Store, *, told: bool = True) -> list[Entry]:
     return entries
 
 
+def drop_plans(store: Store) -> None:
+    """Drops all plans: a disk failed under them, and what became of their batches was found out, or told as unknown.
+
+    Their moments stay in doubt.
+    """
+    plans = store.plans()
+    if plans:
+        with store.transaction(durable=True):
+            store.withdraw_plans(plans)
+            note_moments(store, [plan.moment for plan in plans.values() if plan.moment is not None])
+
+
 def record(store: Store, batches: Sequence[Booked]) -> None:
     """Remembers what batches have booked, in their order, and with it withdraws their plans."""
     records = [record for booked in batches for record in booked.records]

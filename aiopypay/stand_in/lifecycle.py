@@ -15,7 +15,7 @@ from aiopypay.stand_in import restoration_report
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
-from aiopypay.stand_in.deputy_work import adopt_plans
+from aiopypay.stand_in.deputy_work import adopt_plans, drop_plans
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
@@ -135,7 +135,7 @@ class StandIn:
         return await self._recovery.preview()
 
     async def _open(self) -> None:
-        await self._node.run(_adopt_plans_of_last_run)
+        await self._node.run(_adopt_plans_of_last_run if self._node.keeps_balances else drop_plans)
         await self.deputy.recall()
         if self.deputy.blocked is not None:
             self._switch.lost("the operator is to decide")

@@ -220,6 +220,8 @@ class Recovery:
             if await self._settlement.pending() == 0:
                 if self._node.fenced is None:
                     await self._changes.refresh_before_online(self._database)
+                elif not await self._is_as_it_was_left():
+                    return settled
                 self._deputy.note_online()
                 self._switch.online()
                 self.waits_for = None

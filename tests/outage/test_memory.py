@@ -13,7 +13,7 @@ import pytest
 from aiopypay.database import Database
 from aiopypay.errors import StandInFenced
 from aiopypay.handlers.accounts import _open_once
-from aiopypay.stand_in import fill, reading, recovery
+from aiopypay.stand_in import changes, fill, reading, recovery
 from aiopypay.stand_in.acceptance import SECONDS_DOWN
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.fill import Fill
@@ -182,6 +182,7 @@ class TestKeys:
             await eventually(lambda: node.stand_in._fill.done, SOON, "everything is remembered")
             with monkeypatch.context() as patch:
                 patch.setattr(UserChanges, "refresh_soon", lambda _: None)
+                patch.setattr(changes, "_remember_certain", lambda *_: None)
                 async with node.stand_in.changes.transaction(anna.username) as connection:
                     await _open_once(connection, _user(anna), "USD", "key")
             assert await node.uncertain() == [anna.username]
@@ -206,6 +207,7 @@ class TestUsers:
             await node.filled()
             with monkeypatch.context() as patch:
                 patch.setattr(UserChanges, "refresh_soon", lambda _: None)
+                patch.setattr(changes, "_remember_certain", lambda *_: None)
                 async with node.stand_in.changes.transaction(anna.username):
                     await asyncio.to_thread(postgres.execute, DEACTIVATE, anna.user_id)
             assert await node.uncertain() == [anna.username]

@@ -12,8 +12,9 @@ from aiopypay.errors import CommitInDoubt, DatabaseBusy, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in import node as node_module
 from aiopypay.stand_in.deputy import Deputy
-from aiopypay.stand_in.deputy_work import Standing, adopt_plans
+from aiopypay.stand_in.deputy_work import Standing, adopt_plans, drop_plans
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
@@ -106,15 +107,37 @@ async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_
     assert await planned(node) == [1], "it was booked, and is not recorded"
 
 
-async def test_a_batch_whose_plan_cannot_be_noted_is_not_booked(
+async def test_a_batch_whose_plan_cannot_be_noted_is_tried_again_without(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, "write_plan", "the disk fails")
-    with pytest.raises(CommitInDoubt, match="the disk fails"):
-        await keep(deputy, 1)
     step = deputy.moments.step()
-    assert step.to is None, "a moment that the disk does not have would look like a directory that was put back"
-    await deputy.keep_plan([plan(2)], step)
+    with pytest.raises(DatabaseBusy):
+        await deputy.keep_plan([plan(1)], step)
+    await deputy.withdraw_plan(step)
+    without = deputy.moments.step()
+    assert without.to is None, "a moment that the disk does not have would look like a directory that was put back"
+    await deputy.keep_plan([plan(1)], without)
+
+
+async def test_where_its_plan_may_be_booked_at_the_next_start_nothing_is(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError("read-only")
+
+    failing(monkeypatch, "write_plan", "the disk fails")
+    monkeypatch.setattr(node_module, "distrust", refuse)
+    with pytest.raises(CommitInDoubt, match="the disk fails"):
+        await deputy.keep_plan([plan(1)], deputy.moments.step())
+
+
+async def test_a_start_that_trusts_nothing_drops_what_was_planned(node: Node, deputy: Deputy) -> None:
+    step = await keep(deputy, 1)
+    await node.run(drop_plans)
+    assert await planned(node) == []
+    await deputy.moments.recall()
+    assert deputy.moments.step().known == [step.to], "its COMMIT may have landed"
 
 
 async def test_one_that_lost_its_disk_since_its_step_was_made_is_tried_again_without(
@@ -129,6 +152,10 @@ async def test_one_that_lost_its_disk_since_its_step_was_made_is_tried_again_wit
 async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr(node_module, "distrust", refuse)
     step = await keep(deputy, 2)
     failing(monkeypatch, "withdraw_plans", "the disk fails")
     with pytest.raises(StandInFenced, match="The outcome is unknown"):
