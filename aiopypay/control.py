@@ -4,17 +4,34 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
+from aiopypay.errors import CommitInDoubt, Problem
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
 from aiopypay.stand_in.records import State
+from aiopypay.stand_in.rejected import NotAwaited
 
 SOCKET = "control"
+
+
+class Wish(msgspec.Struct):
+    """The operator's wish that an entry of the journal be refused, and why."""
+
+    sequence: int
+    reason: str
+
+
+class Verdict(msgspec.Struct):
+    """Whether it was granted, and what is to be told."""
+
+    granted: bool
+    told: str
 
 
 def control_app(stand_in: StandIn) -> web.Application:
@@ -24,8 +41,13 @@ def control_app(stand_in: StandIn) -> web.Application:
         state: State | None = request.query.get("state")  # type: ignore[assignment]
         return json_response(await stand_in.journal(state, int(request.query["after"])))
 
+    async def post_refusal(request: web.Request) -> web.Response:
+        wish = msgspec.json.decode(await request.read(), type=Wish)
+        return json_response(await _granted(stand_in, wish))
+
     app = web.Application()
     app.router.add_get("/journal", get_journal)
+    app.router.add_post("/refusal", post_refusal)
     return app
 
 
@@ -49,21 +71,46 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
 
 async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
     """Returns a page of the running service's journal, None where none runs."""
+    query = {"after": str(after)} | ({"state": state} if state else {})
+    answer = await _ask(data_dir, "GET", "/journal", params=query)
+    return None if answer is None else msgspec.json.decode(answer, type=list[JournalLine])
+
+
+async def ask_refusal(data_dir: Path, wish: Wish) -> Verdict | None:
+    """Has the running service refuse an entry of its journal; None where none runs."""
+    answer = await _ask(data_dir, "POST", "/refusal", data=msgspec.json.encode(wish))
+    return None if answer is None else msgspec.json.decode(answer, type=Verdict)
+
+
+async def _ask(data_dir: Path, method: str, path: str, **content: Any) -> bytes | None:
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return None
     try:
         connector = aiohttp.UnixConnector(_short(directory))
-        query = {"after": str(after)} | ({"state": state} if state else {})
         async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.get("http://control/journal", params=query) as response:
+            async with session.request(method, f"http://control{path}", **content) as response:
                 response.raise_for_status()
-                return msgspec.json.decode(await response.read(), type=list[JournalLine])
+                return await response.read()
     except aiohttp.ClientConnectionError:
         return None
     finally:
         os.close(directory)
+
+
+async def _granted(stand_in: StandIn, wish: Wish) -> Verdict:
+    try:
+        refusal = await stand_in.refuse(wish.sequence, wish.reason)
+    except NotAwaited as error:
+        return Verdict(False, f"Nothing is refused. {error}")
+    except CommitInDoubt:
+        return Verdict(False, "The database did not answer to COMMIT: settling finds out what is refused.")
+    except Problem as problem:
+        return Verdict(False, f"Nothing is refused: {problem.detail}")
+    told = [f"Entry {sequence} is refused." for sequence in refusal.refused]
+    told += [f"Entry {sequence} was booked before: it is posted, and not refused." for sequence in refusal.posted]
+    return Verdict(not refusal.posted, "\n".join(told))
 
 
 def _short(directory: int) -> str:

@@ -122,11 +122,11 @@ class GroupCommit:
         if not orders:
             return []
         if not self._deputy.switch.is_up:
-            return await self._deputy.accept(orders)
+            return await self._accept(orders)
         try:
             return await self._post_together(orders, until)
         except DatabaseUnavailable:
-            return await self._deputy.accept(orders)
+            return await self._accept(orders)
         except (DatabaseBusy, InternalError) as failure:
             first, second = halves(orders)
             # A bulk may be busy for no fault but its size.
@@ -135,6 +135,17 @@ class GroupCommit:
                 logger.error("%s orders were not booked: %s", len(orders), failure)  # noqa: TRY400 - told before
                 return [copy.copy(failure) for _ in orders]
         return await self._post(first, until) + await self._post(second, until)
+
+    async def _accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
+        """Without the database. A failure that nobody has foreseen has undone all: it is to be one order's alone."""
+        try:
+            return await self._deputy.accept(orders)
+        except Exception:
+            first, second = halves(orders)
+            if not second:
+                logger.exception("%s orders could not be judged", len(orders))
+                return [InternalError() for _ in orders]
+        return await self._accept(first) + await self._accept(second)
 
     async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""

@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
 import click
 
-from aiopypay.control import ask_journal
+from aiopypay.control import Wish, ask_journal, ask_refusal
 from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
@@ -66,6 +66,26 @@ def replay() -> None:
     finally:
         store.close()
     click.echo(f"{reopened} entries will be settled again at the next start.")
+
+
+@journal.command()
+@click.argument("sequence", type=int)
+@click.argument("reason", nargs=-1, required=True)
+def refuse(sequence: int, reason: Sequence[str]) -> None:
+    """Refuse the payment that settling waits for, as PostgreSQL does not take it.
+
+    Only while the service runs. Those that were sent together with it, to be booked together, are refused too. Who
+    ordered them sees it, with the reason. What turns out to be booked is not refused.
+    """
+    told = " ".join(reason)
+    if not told.isprintable() or not told.strip():
+        raise StartError("REASON is what the payer will read: a line of text")
+    verdict = asyncio.run(ask_refusal(_settings().data_dir, Wish(sequence, told.strip())))
+    if verdict is None:
+        raise StartError("the service does not run: start it, and /health says which entry settling waits for")
+    click.echo(verdict.told, err=not verdict.granted)
+    if not verdict.granted:
+        sys.exit(1)
 
 
 @click.group(invoke_without_command=True)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from aiopypay import errors, money
 from aiopypay.ledger import Account, Transfer, TransferOrder
-from aiopypay.planning import PlannedOrder, plan_batch, refused_groups
+from aiopypay.planning import PlannedOrder, Unsure, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.known_orders import ORDERS_TRIMMED
 from aiopypay.stand_in.records import Entry, JournalEntry
@@ -122,14 +122,21 @@ def _plan(
     known = store.accounts(ids)
     with money.exact():
         accounts = {
-            account.id: Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
+            account.id: Account(
+                account.id, account.user_id, account.currency_id, account.amount + account.pending - account.held_credit
+            )
             for account in known.values()
             if account.user_id is not None
         }
+    unsure = {
+        account.id: Unsure(account.held_credit, account.held_debit)
+        for account in known.values()
+        if account.held_credit or account.held_debit
+    }
     currencies = {currency.id: currency for currency in store.currencies()}
     caps.debits = {account.id: account.debit for account in known.values()}
     planned = plan_batch(
-        orders, accounts, currencies, caps, lambda order: _may_be_old(order, complete), refused=refused
+        orders, accounts, currencies, caps, lambda order: _may_be_old(order, complete), unsure=unsure, refused=refused
     )
     old_groups = {order.group for order in orders if order.group is not None and _may_be_old(order, complete)}
     return [

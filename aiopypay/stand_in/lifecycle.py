@@ -24,6 +24,7 @@ from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.reads import Reads
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import Recovery
+from aiopypay.stand_in.rejected import Refusal
 from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
@@ -125,6 +126,10 @@ class StandIn:
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
         """Returns a page of the journal, as the operator reads it."""
         return await self._node.run(journal_page, state, after_sequence)
+
+    async def refuse(self, sequence: int, reason: str) -> Refusal:
+        """Refuses, with its group, the entry that settling waits for. Raises as `Settlement.refuse` does."""
+        return await self._recovery.refuse(sequence, reason)
 
     async def _open(self) -> None:
         await self._node.run(_adopt_plans_of_last_run)

@@ -1,6 +1,7 @@
 """The way back: probe the database until it is really there, settle the journal, go online."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.rejected import Refusal
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat
@@ -60,7 +62,14 @@ class Recovery:
         self._keep_days = keep_days
         self._settlement = Settlement(self._database, node)
         self._away_noted_at = time.monotonic()
+        self._refused = asyncio.Event()
         self.waits_for: str | None = None
+
+    async def refuse(self, sequence: int, reason: str) -> Refusal:
+        """Refuses what settling waits for, as `Settlement.refuse` does, and has it go on at once."""
+        refusal = await self._settlement.refuse(sequence, reason)
+        self._refused.set()
+        return refusal
 
     async def run(self) -> None:
         """Brings the service back online each time the database was lost; never returns."""
@@ -157,11 +166,17 @@ class Recovery:
             return settled
 
     async def _sleep(self, seconds: float) -> None:
-        """Before it looks again; now and then it is kept for how long the database has been away."""
+        """Before it looks again, unless the operator has ended what it waits for.
+
+        Now and then it is kept for how long the database has been away.
+        """
         if time.monotonic() > self._away_noted_at + NOTE_SECONDS:
             self._away_noted_at = time.monotonic()
             self._deputy.note_away()
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._refused.wait()
+        self._refused.clear()
 
     def _wait_for(self, reason: str) -> None:
         if reason != self.waits_for:

@@ -18,7 +18,8 @@ from psycopg2.extensions import make_dsn
 Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
-WRITE_QUERY = b"INSERT "
+# Of a statement that is prepared, the text is sent once a connection, and then its name.
+WRITE_QUERIES = (b"INSERT ", b"EXECUTE insert_")
 COMMIT_QUERY = b"COMMIT\0"
 COMMIT_COMPLETE = b"COMMIT\0"
 
@@ -147,7 +148,7 @@ class Proxy:
             await self._forward("to_server", startup + await reader.readexactly(_length(startup) - 4), link)
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"Q" and WRITE_QUERY in payload:
+                if kind == b"Q" and any(query in payload for query in WRITE_QUERIES):
                     link.writes = True
                 if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
