@@ -110,7 +110,7 @@ async def _granted(stand_in: StandIn, wish: Wish) -> Verdict:
         return Verdict(False, f"Nothing is refused: {problem.detail}")
     told = [f"Entry {sequence} is refused." for sequence in refusal.refused]
     told += [f"Entry {sequence} was booked before: it is posted, and not refused." for sequence in refusal.posted]
-    return Verdict(not refusal.posted, "\n".join(told))
+    return Verdict(bool(refusal.refused), "\n".join(told))
 
 
 def _short(directory: int) -> str:

@@ -12,7 +12,8 @@ from aiopypay.database import Database
 from aiopypay.errors import DatabaseUnavailable
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.records import JournalEntry
-from aiopypay.stand_in.settle import BATCH_SIZE, Settlement
+from aiopypay.stand_in.rejected import NotAwaited
+from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 
 from .node import Holder, NodeHere, add_holders, balance_of, refused_orders, running
@@ -21,6 +22,8 @@ from .proxy import Cut, Proxy
 
 BULK = ["0.01"] * 1000
 SMALL = 40
+REJECT_13 = "ALTER TABLE transfers ADD CONSTRAINT no_13 CHECK (amount <> 13) NOT VALID"
+ALLOW_13 = "ALTER TABLE transfers DROP CONSTRAINT no_13"
 
 
 class Outage:
@@ -212,6 +215,31 @@ async def test_what_was_booked_before_it_came_is_found_and_is_not_taken_twice(ou
         async with outage.settlement() as settlement:
             assert await outage.settle_whole(settlement) == 2
         assert balance_of(outage.postgres, anna) == Decimal("89.90") - Decimal("0.06") * BATCH_SIZE
+
+
+async def test_what_turns_out_to_be_booked_is_not_refused_by_the_operator(outage: Outage) -> None:
+    anna, bert, _ = outage.holders
+    async with outage.node_running():
+        outage.lose()
+        assert await outage.node.pay(anna, bert, "13") == 202
+        assert await outage.node.pay(anna, bert, "1") == 202
+        outage.postgres.execute(REJECT_13)
+        async with outage.settlement() as settlement:
+            with pytest.raises(SettlingStopped, match="journal refuse 1 REASON"):
+                await settlement.settle_next()
+            outage.postgres.execute(ALLOW_13)
+            async with Proxy(outage.postgres.port) as proxy:
+                database = Database(proxy.dsn(outage.postgres.dsn), connections=1)
+                proxy.at_commit(Cut.AFTER_COMMIT)
+                with pytest.raises(DatabaseUnavailable):
+                    await Settlement(database, outage.node.stand_in._node).settle_next()
+                database.close()
+            with pytest.raises(NotAwaited):
+                await settlement.refuse(2, "the wrong one")
+            refusal = await settlement.refuse(1, "too late")
+            assert (refusal.refused, refusal.posted) == ([], [1])
+            await outage.tells_the_truth()
+            await outage.settle_whole(settlement)
 
 
 async def test_whatever_is_cut_and_whenever_it_is_asked_for_the_truth_is_told(
