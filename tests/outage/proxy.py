@@ -20,6 +20,8 @@ DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
 # Of a statement that is prepared, the text is sent once a connection, and then its name.
 WRITE_QUERIES = (b"INSERT ", b"EXECUTE insert_")
+# What a node writes each second, whatever is asked of it.
+NODE_QUERY = b"INSERT INTO nodes "
 COMMIT_QUERY = b"COMMIT\0"
 COMMIT_COMPLETE = b"COMMIT\0"
 
@@ -148,7 +150,7 @@ class Proxy:
             await self._forward("to_server", startup + await reader.readexactly(_length(startup) - 4), link)
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"Q" and any(query in payload for query in WRITE_QUERIES):
+                if kind == b"Q" and NODE_QUERY not in payload and any(query in payload for query in WRITE_QUERIES):
                     link.writes = True
                 if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
