@@ -173,13 +173,22 @@ class GroupCommit:
         Under the writer's lock nobody else of this process uses a key between this look and the booking.
         """
         keyed = {place: unit.key for place, unit in enumerate(units) if unit.key is not None}
-        if not keyed:
-            return {}
+        return await self._misused(keyed) if keyed else {}
+
+    async def _misused(self, keyed: Mapping[int, RequestKey]) -> dict[int, Problem]:
         try:
             reused = await self._reused(list(keyed.values()))
         except Problem as problem:
             return {place: copy.copy(problem) for place in keyed}
-        return {place: RequestKeyReused() for number, place in enumerate(keyed) if number in reused}
+        except Exception:
+            if len(keyed) == 1:
+                logger.exception("A request's key could not be looked up")
+                return {place: InternalError() for place in keyed}
+        else:
+            return {place: RequestKeyReused() for number, place in enumerate(keyed) if number in reused}
+        # What nobody has foreseen is to be one request's alone.
+        apart = [await self._misused({place: key}) for place, key in keyed.items()]
+        return {place: problem for refusals in apart for place, problem in refusals.items()}
 
     async def _reused(self, keys: Sequence[RequestKey]) -> set[int]:
         if self._deputy.switch.is_up:

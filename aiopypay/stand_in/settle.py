@@ -190,7 +190,7 @@ def _check_versions(accounts: Sequence[AccountState], changed: Set[int], remembe
     """
     for account in accounts:
         found = account.version - (account.id in changed)
-        if found < remembered[account.id]:
+        if found < remembered.get(account.id, 0):
             raise SettlingStopped(
                 f"account {account.id} is at version {found}, but was at version {remembered[account.id]}: an older "
                 "backup was restored. Restore a newer one, or stop the service and replay what this node has kept: "
