@@ -425,6 +425,45 @@ class TestKeys:
         assert (await shop.pay("5", key="again")).status == 200
 
 
+class TestKeysOfOtherNodes:
+    """A second node may have booked what comes under a key: the first one cannot tell."""
+
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """What several nodes must have."""
+        return {"APP_OFFLINE_MAX_DEBIT": "1000"}
+
+    async def test_what_is_told_follows_one_order_and_nobody_spends_on_a_guess(self, shop: Shop) -> None:
+        shop.postgres.execute("INSERT INTO nodes (id) VALUES (gen_random_uuid())")
+        await shop.service.terminate()
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.service.wait_filled()
+        await shop.take_database()
+        for key, expected in (("one", 350), ("two", 400)):
+            assert await self._deposited(shop, key) == expected
+            assert await shop.balance() == expected
+        guess = await shop.pay("350")
+        assert (guess.status, guess.problem) == (503, "not-known-here")
+        missing = await shop.pay("400")
+        assert (missing.status, missing.body["detail"].partition(";")[0]) == (
+            402,
+            f"Account {shop.from_id} holds 400.00 USD",
+        )
+        assert (await shop.pay("100")).body["balance"] == await shop.balance() == Decimal(299)
+        await shop.bring_database()
+        await shop.is_online()
+        assert await shop.balance() == Decimal(299)
+        assert (await shop.service.health())["refused_at_settling"] == 0
+
+    async def _deposited(self, shop: Shop, key: str) -> Decimal:
+        headers = shop.anna.headers | {"Idempotency-Key": key}
+        form = {"user_id": str(shop.anna.id), "value": "50"}
+        told = await call(shop.service.base_url, "POST", "/api/balances", headers, form)
+        assert told.status == 201, told
+        return Decimal(told.body["detail"]["balance"])
+
+
 async def test_a_402_names_the_expected_balance_and_reads_show_it(shop: Shop) -> None:
     await shop.take_database()
     told = await shop.pay("100")
