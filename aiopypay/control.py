@@ -10,13 +10,14 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from aiopypay.errors import Problem
+from aiopypay.errors import CommitInDoubt, Problem
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
 from aiopypay.stand_in.moments import Decision
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import DecisionNotAwaited
+from aiopypay.stand_in.rejected import NotAwaited
 from aiopypay.stand_in.restoration_report import Report
 
 SOCKET = "control"
@@ -27,6 +28,20 @@ class Decided(msgspec.Struct):
 
     report: Report | None
     problem: str | None = None
+
+
+class Wish(msgspec.Struct):
+    """The operator's wish that an entry of the journal be refused, and why."""
+
+    sequence: int
+    reason: str
+
+
+class Verdict(msgspec.Struct):
+    """Whether it was granted, and what is to be told."""
+
+    granted: bool
+    told: str
 
 
 def control_app(stand_in: StandIn) -> web.Application:
@@ -43,10 +58,15 @@ def control_app(stand_in: StandIn) -> web.Application:
         decision = msgspec.json.decode(await request.read(), type=Decision)
         return json_response(await _decided(stand_in.decide(decision)))
 
+    async def post_refusal(request: web.Request) -> web.Response:
+        wish = msgspec.json.decode(await request.read(), type=Wish)
+        return json_response(await _granted(stand_in, wish))
+
     app = web.Application()
     app.router.add_get("/journal", get_journal)
     app.router.add_get("/replay", get_replay)
     app.router.add_post("/decision", post_decision)
+    app.router.add_post("/refusal", post_refusal)
     return app
 
 
@@ -96,6 +116,12 @@ async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[J
     return None if answer is None else msgspec.json.decode(answer, type=list[JournalLine])
 
 
+async def ask_refusal(data_dir: Path, wish: Wish) -> Verdict | None:
+    """Has the running service refuse an entry of its journal; None where none runs."""
+    answer = await _ask(data_dir, "POST", "/refusal", data=msgspec.json.encode(wish))
+    return None if answer is None else msgspec.json.decode(answer, type=Verdict)
+
+
 async def _ask(data_dir: Path, method: str, path: str, **content: Any) -> bytes | None:
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
@@ -113,6 +139,20 @@ async def _ask(data_dir: Path, method: str, path: str, **content: Any) -> bytes 
         return None
     finally:
         os.close(directory)
+
+
+async def _granted(stand_in: StandIn, wish: Wish) -> Verdict:
+    try:
+        refusal = await stand_in.refuse(wish.sequence, wish.reason)
+    except NotAwaited as error:
+        return Verdict(False, f"Nothing is refused. {error}")
+    except CommitInDoubt:
+        return Verdict(False, "The database did not answer to COMMIT: settling finds out what is refused.")
+    except Problem as problem:
+        return Verdict(False, f"Nothing is refused: {problem.detail}")
+    told = [f"Entry {sequence} is refused." for sequence in refusal.refused]
+    told += [f"Entry {sequence} was booked before: it is posted, and not refused." for sequence in refusal.posted]
+    return Verdict(bool(refusal.refused), "\n".join(told))
 
 
 def _short(directory: int) -> str:

@@ -123,11 +123,11 @@ class GroupCommit:
         if not orders:
             return []
         if not self._deputy.switch.is_up:
-            return await self._deputy.accept(orders)
+            return await self._accept(orders)
         try:
             return await self._post_together(orders, until)
         except DatabaseUnavailable:
-            return await self._deputy.accept(orders)
+            return await self._accept(orders)
         except (DatabaseBusy, InternalError) as failure:
             first, second = halves(orders)
             # A bulk may be busy for no fault but its size.
@@ -136,6 +136,17 @@ class GroupCommit:
                 logger.error("%s orders were not booked: %s", len(orders), failure)  # noqa: TRY400 - told before
                 return [copy.copy(failure) for _ in orders]
         return await self._post(first, until) + await self._post(second, until)
+
+    async def _accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
+        """Without the database. A failure that nobody has foreseen has undone all: it is to be one order's alone."""
+        try:
+            return await self._deputy.accept(orders)
+        except Exception:
+            first, second = halves(orders)
+            if not second:
+                logger.exception("%s orders could not be judged", len(orders))
+                return [InternalError() for _ in orders]
+        return await self._accept(first) + await self._accept(second)
 
     async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
@@ -163,13 +174,22 @@ class GroupCommit:
         Under the writer's lock nobody else of this process uses a key between this look and the booking.
         """
         keyed = {place: unit.key for place, unit in enumerate(units) if unit.key is not None}
-        if not keyed:
-            return {}
+        return await self._misused(keyed) if keyed else {}
+
+    async def _misused(self, keyed: Mapping[int, RequestKey]) -> dict[int, Problem]:
         try:
             reused = await self._reused(list(keyed.values()))
         except Problem as problem:
             return {place: copy.copy(problem) for place in keyed}
-        return {place: RequestKeyReused() for number, place in enumerate(keyed) if number in reused}
+        except Exception:
+            if len(keyed) == 1:
+                logger.exception("A request's key could not be looked up")
+                return {place: InternalError() for place in keyed}
+        else:
+            return {place: RequestKeyReused() for number, place in enumerate(keyed) if number in reused}
+        # What nobody has foreseen is to be one request's alone.
+        apart = [await self._misused({place: key}) for place, key in keyed.items()]
+        return {place: problem for refusals in apart for place, problem in refusals.items()}
 
     async def _reused(self, keys: Sequence[RequestKey]) -> set[int]:
         if self._deputy.switch.is_up:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
-from aiopypay.errors import DatabaseUnavailable
+from aiopypay.errors import DatabaseUnavailable, Problem, StatementRejected
 from aiopypay.statements import Connection
 
 Key = TypeVar("Key", int, str)
@@ -39,12 +39,27 @@ class SharedReads(Generic[Key, Row]):
 
     async def _read(self, keys: list[Key]) -> list[Row | Exception | None]:
         distinct = list(set(keys))
+        found = await self._found(distinct)
+        return [_own(found.get(key)) for key in keys]
+
+    async def _found(self, keys: list[Key]) -> Mapping[Key, Row | Exception | None]:
+        """What fails is split until the key that it is about stands alone, unless all would fail alike."""
+        try:
+            return await self._ask(keys)
+        except Exception as failure:
+            if len(keys) == 1:
+                return {keys[0]: failure}
+            if isinstance(failure, Problem) and not isinstance(failure, StatementRejected):
+                raise
+        middle = len(keys) // 2
+        return {**await self._found(keys[:middle]), **await self._found(keys[middle:])}
+
+    async def _ask(self, keys: list[Key]) -> Mapping[Key, Row | Exception | None]:
         try:
             async with self._database.reading() as connection:
-                found: Mapping[Key, Row | Exception | None] = await self._online(connection, distinct)
+                return await self._online(connection, keys)
         except DatabaseUnavailable:
-            found = await self._offline(distinct)
-        return [_own(found.get(key)) for key in keys]
+            return await self._offline(keys)
 
 
 def _own(row: Row | Exception | None) -> Row | Exception | None:

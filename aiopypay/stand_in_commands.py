@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
 import click
 
-from aiopypay.control import Decided, ask_decision, ask_journal, ask_replay
+from aiopypay.control import Decided, Wish, ask_decision, ask_journal, ask_refusal, ask_replay
 from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
@@ -82,6 +82,26 @@ def _tell(decided: Decided | None) -> None:
         click.echo(f"{stranger} is somebody or something else in this database")
     for order in decided.report.unplaced:
         click.echo(UNPLACED.format(order=order))
+
+
+@journal.command()
+@click.argument("sequence", type=int)
+@click.argument("reason", nargs=-1, required=True)
+def refuse(sequence: int, reason: Sequence[str]) -> None:
+    """Refuse the payment that settling waits for, as PostgreSQL does not take it.
+
+    Only while the service runs. Those that were sent together with it, to be booked together, are refused too. Who
+    ordered them sees it, with the reason. What turns out to be booked is not refused.
+    """
+    told = " ".join(reason)
+    if not told.isprintable() or not told.strip():
+        raise StartError("REASON is what the payer will read: a line of text")
+    verdict = asyncio.run(ask_refusal(_settings().data_dir, Wish(sequence, told.strip())))
+    if verdict is None:
+        raise StartError("the service does not run: start it, and /health says which entry settling waits for")
+    click.echo(verdict.told, err=not verdict.granted)
+    if not verdict.granted:
+        sys.exit(1)
 
 
 @click.group(invoke_without_command=True)

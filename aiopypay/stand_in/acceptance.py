@@ -1,16 +1,24 @@
-"""Accepting orders without the database: the same rule, on the balances last known and what was accepted since."""
+"""Accepting orders without the database: the same rule, on the balances last known and what was accepted since.
+
+An order under a key of which the node cannot tell whether it was used (`_may_be_old`: not all keys are remembered, or
+other nodes book too) may have been booked before: it is *held*. All that is told, by answers and reads alike, follows
+one order of events: the journal's, in which each order is a new one in its place. Where settling finds one that was
+booked before, this was not so: what is told loses it then, and its own outcome is the earlier one. Nobody has spent or
+missed anything by it meanwhile: what a held order brings covers nothing before it is settled, and nobody is refused for
+what it takes. A payment on which that decides is 503.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from aiopypay import errors, money
-from aiopypay.ledger import Account, Transfer, TransferOrder
-from aiopypay.planning import PlannedOrder, plan_batch, refused_groups
+from aiopypay.ledger import Account, TransferOrder
+from aiopypay.planning import PlannedOrder, Unsure, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
+from aiopypay.stand_in.caps import Caps
 from aiopypay.stand_in.known_orders import ORDERS_TRIMMED
 from aiopypay.stand_in.records import Entry, JournalEntry
 from aiopypay.stand_in.store import Store
@@ -42,7 +50,7 @@ def accept(
         answers = _seen(store, orders)
         fresh = [order for order in orders if order.id not in answers]
         complete = is_alone and store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
-        caps = _Caps(limits, seconds_down, store.pending_count())
+        caps = Caps(limits, seconds_down, store.pending_count())
         planned = _plan(store, fresh, caps, complete, refused_groups(orders, answers))
         entries = [
             entry_of(plan, now, held=_may_be_old(plan.order, complete))
@@ -114,7 +122,7 @@ def _accepted(entry: JournalEntry, order: TransferOrder) -> Entry:
 def _plan(
     store: Store,
     orders: Sequence[TransferOrder],
-    caps: "_Caps",
+    caps: Caps,
     complete: bool,
     refused: Mapping[UUID, errors.GroupRefused],
 ) -> list[PlannedOrder | errors.Problem]:
@@ -122,14 +130,21 @@ def _plan(
     known = store.accounts(ids)
     with money.exact():
         accounts = {
-            account.id: Account(account.id, account.user_id, account.currency_id, account.amount + account.pending)
+            account.id: Account(
+                account.id, account.user_id, account.currency_id, account.amount + account.pending - account.held_credit
+            )
             for account in known.values()
             if account.user_id is not None
         }
+    unsure = {
+        account.id: Unsure(account.held_credit, account.held_debit)
+        for account in known.values()
+        if account.held_credit or account.held_debit
+    }
     currencies = {currency.id: currency for currency in store.currencies()}
     caps.debits = {account.id: account.debit for account in known.values()}
     planned = plan_batch(
-        orders, accounts, currencies, caps, lambda order: _may_be_old(order, complete), refused=refused
+        orders, accounts, currencies, caps, lambda order: _may_be_old(order, complete), unsure=unsure, refused=refused
     )
     old_groups = {order.group for order in orders if order.group is not None and _may_be_old(order, complete)}
     return [
@@ -163,46 +178,3 @@ def _never_a_guess(
     if isinstance(refusal, errors.InsufficientFunds):
         return errors.InsufficientFunds(refusal.detail, balance=refusal.balance, is_offline=True)
     return refusal
-
-
-class _Caps:
-    """The limits of stand-in over a batch: each order counts for those behind it."""
-
-    def __init__(self, limits: OfflineSettings, seconds_down: float, pending: int) -> None:
-        self._limits = limits
-        self._hours_down = seconds_down / 3600
-        self._pending = pending
-        # By account, what is to be settled of what it has spent.
-        self.debits: dict[int, Decimal] = {}
-
-    def __call__(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
-        """Raises a 503 of its own type where the order is over a limit; counts it otherwise. Deposits spend nothing."""
-        limits = self._limits
-        with money.exact():
-            paid = _paid(order, transfers)
-            debit = self.debits[order.account_id] + paid
-        if limits.max_amount is not None and order.amount > limits.max_amount:
-            raise errors.OfflineAmountCap(f"Without the database at most {limits.max_amount} are accepted at once.")
-        if limits.max_debit is not None and paid and debit > limits.max_debit:
-            raise errors.OfflineDebitCap(
-                f"Without the database an account may spend {limits.max_debit}; this would be {debit}."
-            )
-        if limits.max_orders is not None and self._pending >= limits.max_orders:
-            raise errors.OfflineOrdersCap(f"The journal holds {self._pending} orders, as many as it may.")
-        if self._hours_down > limits.max_hours:
-            raise errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
-        self._pending += 1
-        self.debits[order.account_id] = debit
-
-    def undo(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
-        """Takes back what was counted."""
-        self._pending -= 1
-        with money.exact():
-            self.debits[order.account_id] -= _paid(order, transfers)
-
-
-def _paid(order: TransferOrder, transfers: Sequence[Transfer]) -> Decimal:
-    """Returns what an order takes from its account. Called where sums are exact."""
-    if order.is_deposit:
-        return Decimal(0)
-    return sum([transfer.amount for transfer in transfers], Decimal(0))

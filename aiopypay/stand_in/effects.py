@@ -3,26 +3,49 @@
 from collections.abc import Iterable
 from decimal import Decimal
 
+import msgspec
+
 from aiopypay import money
 from aiopypay.stand_in.records import Entry
 
-_NONE = (Decimal(0), Decimal(0))
+_ZERO = Decimal(0)
+
+
+class Sums(msgspec.Struct, frozen=True, gc=False):
+    """What pending entries change of one account.
+
+    `change` is the sum of all changes, `debit` of the debits alone (positive). `held_credit` and `held_debit`, both
+    positive, are the shares of held entries in the change.
+    """
+
+    change: Decimal = _ZERO
+    debit: Decimal = _ZERO
+    held_credit: Decimal = _ZERO
+    held_debit: Decimal = _ZERO
+
+
+_NONE = Sums()
 
 
 class Effects:
-    """By account: the sum of all changes, and the sum of the debits (positive), by entries not yet settled.
+    """By account: the sums of all changes by entries not yet settled.
 
     Being derived it cannot contradict the journal, and it is right for accounts that become known only later. Changes
     can be undone back to the last `keep`, as the transaction is that they belong to.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[int, tuple[Decimal, Decimal]] = {}
-        self._before: dict[int, tuple[Decimal, Decimal]] = {}
+        self._sums: dict[int, Sums] = {}
+        self._before: dict[int, Sums] = {}
 
-    def of(self, account_id: int) -> tuple[Decimal, Decimal]:
-        """Returns the changes and the debits of an account."""
+    def of(self, account_id: int) -> Sums:
+        """Returns what pending entries change of an account."""
         return self._sums.get(account_id, _NONE)
+
+    def touch(self, account_id: int) -> bool:
+        """Tells whether a pending entry changes the account, even if all of them together do not."""
+        # Amounts are positive: what is touched has a debit, or else credits that nothing takes away.
+        return account_id in self._sums
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Takes entries into account that became pending."""
@@ -47,16 +70,24 @@ class Effects:
             for entry in entries:
                 for transfer in entry.transfers:
                     amount = sign * transfer.amount
-                    self._change(transfer.from_account_id, -amount, amount)
-                    if not entry.held:
-                        self._change(transfer.to_account_id, amount, Decimal(0))
+                    held = amount if entry.held else _ZERO
+                    self._change(transfer.from_account_id, Sums(-amount, amount, _ZERO, held))
+                    self._change(transfer.to_account_id, Sums(amount, _ZERO, held, _ZERO))
 
-    def _change(self, account_id: int, change: Decimal, debit: Decimal) -> None:
+    def _change(self, account_id: int, change: Sums) -> None:
         sums = self._sums.get(account_id, _NONE)
         self._before.setdefault(account_id, sums)
-        self._set(account_id, (sums[0] + change, sums[1] + debit))
+        self._set(
+            account_id,
+            Sums(
+                sums.change + change.change,
+                sums.debit + change.debit,
+                sums.held_credit + change.held_credit,
+                sums.held_debit + change.held_debit,
+            ),
+        )
 
-    def _set(self, account_id: int, sums: tuple[Decimal, Decimal]) -> None:
+    def _set(self, account_id: int, sums: Sums) -> None:
         if sums == _NONE:
             self._sums.pop(account_id, None)
         else:

@@ -1,7 +1,7 @@
 """What of the journal is settled together: a group is booked in one transaction, or refused as one."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from uuid import UUID
 
 from aiopypay.stand_in.records import JournalEntry
@@ -21,6 +21,30 @@ def oldest_batch(store: Store, size: int) -> list[JournalEntry]:
         return batch
     before = [entry for entry in batch if entry.entry.order.group != group]
     return before or [entry for entry in store.pending(UNIT_SIZE_MAX) if entry.entry.order.group == group]
+
+
+def doubts_beyond(store: Store, batch: Sequence[JournalEntry]) -> list[JournalEntry]:
+    """Returns all entries in doubt where the oldest batch does not hold them all; else none.
+
+    Such entries come before all others that are pending. They are adopted from plans, which are made online only, when
+    nothing is pending; and they are adopted before anything else is accepted: under the writer's lock when the
+    database is lost, or at the next start. Where that fails, nothing is accepted: the node is fenced until it starts.
+    """
+    if not batch or not batch[-1].entry.in_doubt:
+        return []
+    doubts: list[JournalEntry] = []
+    while page := store.entries("pending", UNIT_SIZE_MAX, doubts[-1].sequence if doubts else 0):
+        in_doubt = list(takewhile(lambda entry: entry.entry.in_doubt, page))
+        doubts += in_doubt
+        if len(in_doubt) < len(page):
+            break
+    return doubts if len(doubts) > len(batch) else []
+
+
+def pending_of(store: Store, sequences: Sequence[int]) -> list[JournalEntry]:
+    """Returns those of the entries, which stand next to each other, that have no outcome."""
+    found = store.entries("pending", len(sequences), sequences[0] - 1)
+    return [entry for entry in found if entry.sequence in sequences]
 
 
 def by_group(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:

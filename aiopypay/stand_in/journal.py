@@ -116,12 +116,16 @@ class Journal(Rows):
             rows = self._rows("journal", SELECT_BY_STATE, (state, after_sequence, limit))
         return [journal_entry(row) for row in rows]
 
-    def mark_posted(self, sequences: Iterable[int], at: datetime) -> None:
-        """Gives pending entries the outcome that they are booked. Those that have it are left as they are.
+    def touches(self, account_id: int) -> bool:
+        """Tells whether an entry without an outcome changes the account."""
+        return self._effects.touch(account_id)
+
+    def mark_posted(self, sequences: Iterable[int], at: datetime) -> list[Entry]:
+        """Gives pending entries the outcome that they are booked, and returns them. Those that have it are left.
 
         Raises ValueError for an entry that is not there or has another outcome.
         """
-        self._move(sequences, "pending", ("posted", None, _microseconds(at)))
+        return self._move(sequences, "pending", ("posted", None, _microseconds(at)))
 
     def mark_refused(self, sequence: int, reason: str, at: datetime) -> None:
         """Gives a pending entry the outcome that it was refused. Raises ValueError as `mark_posted` does."""
@@ -151,7 +155,9 @@ class Journal(Rows):
             self._seal.base, self._seal.base_link = dropped[-1][0], dropped[-1][3]
         return len(dropped)
 
-    def _move(self, sequences: Iterable[int], origin: State, outcome: tuple[State, str | None, int | None]) -> None:
+    def _move(
+        self, sequences: Iterable[int], origin: State, outcome: tuple[State, str | None, int | None]
+    ) -> list[Entry]:
         wanted = sorted(set(sequences))
         found = self._rows("journal", SELECT_SEQUENCES, (json.dumps(wanted),))
         self._require_sound()
@@ -161,9 +167,11 @@ class Journal(Rows):
         rows = [row for row in found if row[4] == origin]
         self._remove("journal", rows)
         self._add("journal", UPDATE_OUTCOME, [(*row[:4], *outcome) for row in rows])
+        entries = [decode_entry(row[2]) for row in rows]
         if origin == "pending":
             self._seal.pending -= len(rows)
-            self._effects.remove([decode_entry(row[2]) for row in rows])
+            self._effects.remove(entries)
+        return entries
 
 
 def journal_entry(row: Row) -> JournalEntry:

@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 
 from msgspec.structs import replace
 
+from aiopypay import money
 from aiopypay.ledger import Currency
 from aiopypay.stand_in import formats
 from aiopypay.stand_in.records import KnownAccount, KnownUser
@@ -79,6 +81,15 @@ class Known(Rows):
         self._replace_accounts(
             rows, [account for account in newest.values() if account.version > versions.get(account.id, -1)]
         )
+
+    def change_amounts(self, changes: Mapping[int, Decimal]) -> None:
+        """Adds to the amounts of those of the accounts that are known. Their versions stay: PostgreSQL's are higher."""
+        rows = self._account_rows(changes)
+        known = [formats.decode_account(row[2]) for row in rows.values()]
+        with money.exact():
+            self._replace_accounts(
+                rows, [replace(account, amount=account.amount + changes[account.id]) for account in known]
+            )
 
     def forget_accounts(self) -> None:
         """Forgets all accounts; the journal's entries are kept."""
@@ -199,8 +210,14 @@ class Known(Rows):
         self._add("accounts", WRITE_ACCOUNT, [_account_row(account) for account in accounts])
 
     def _account(self, row: Row) -> KnownAccount:
-        pending, debit = self._effects.of(row[0])
-        return replace(formats.decode_account(row[2]), pending=pending, debit=debit)
+        sums = self._effects.of(row[0])
+        return replace(
+            formats.decode_account(row[2]),
+            pending=sums.change,
+            debit=sums.debit,
+            held_credit=sums.held_credit,
+            held_debit=sums.held_debit,
+        )
 
 
 def _account_row(account: AccountState | KnownAccount) -> tuple[int, int | None, bytes]:

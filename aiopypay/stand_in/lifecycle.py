@@ -25,6 +25,7 @@ from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.recovery import Recovery
+from aiopypay.stand_in.rejected import Refusal
 from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
@@ -133,6 +134,10 @@ class StandIn:
     async def preview(self) -> restoration_report.Report:
         """Returns what a replay would do. Raises as `Recovery.preview` does."""
         return await self._recovery.preview()
+
+    async def refuse(self, sequence: int, reason: str) -> Refusal:
+        """Refuses, with its group, the entry that settling waits for. Raises as `Settlement.refuse` does."""
+        return await self._recovery.refuse(sequence, reason)
 
     async def _open(self) -> None:
         await self._node.run(_adopt_plans_of_last_run if self._node.keeps_balances else drop_plans)

@@ -9,6 +9,7 @@ from aiopypay.stand_in.records import KnownUser
 from aiopypay.statements import Connection, fetch
 from aiopypay.store.accounts import AccountState
 
+# One that lacks either account, as SQL by hand may leave it, is of no use, and no harm to the others.
 SELECT_CURRENCIES = """
 SELECT currencies.id, description, commission, decimals,
     min(accounts.id) FILTER (WHERE accounts.id > 0) AS commission_account_id,
@@ -16,6 +17,7 @@ SELECT currencies.id, description, commission, decimals,
 FROM currencies
 JOIN accounts ON accounts.currency_id = currencies.id AND (accounts.user_id = 1 OR accounts.id < 0)
 GROUP BY currencies.id
+HAVING min(accounts.id) < 0 AND max(accounts.id) > 0
 ORDER BY ordinal
 """
 

@@ -1,6 +1,6 @@
 """What users may read while the database is away: the money as they were told it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from aiopypay import money
@@ -24,9 +24,8 @@ def currencies(store: Store) -> list[CurrencyRow]:
 
 def accounts_of_user(store: Store, user_id: int) -> list[AccountRow]:
     """Returns the user's accounts with their expected balances. Raises NotKnownHere."""
-    if store.setting(FILLED) != "yes":
-        raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
-    return [_row(store, known) for known in store.accounts_of_user(user_id)]
+    decimals = _decimals(store)
+    return [_row(known, decimals) for known in _of_user(store, user_id)]
 
 
 def account(store: Store, account_id: int) -> AccountRow:
@@ -34,7 +33,7 @@ def account(store: Store, account_id: int) -> AccountRow:
     known = store.account(account_id)
     if known is None or known.user_id is None:
         raise NotKnownHere("The database is away, and this node does not know this account.")
-    return _row(store, known)
+    return _row(known, _decimals(store))
 
 
 def accounts_by_id(store: Store, account_ids: Sequence[int]) -> dict[int, AccountRow | Exception | None]:
@@ -54,9 +53,10 @@ def balance_account(
     """Returns this account, or the user's first one in the currency (None: they have none). Raises NotKnownHere."""
     if account_id is not None:
         return _with_external(store, account(store, account_id))
-    first = next((row for row in accounts_of_user(store, user_id) if row.currency_id == currency_id), None)
+    # Of the user's other accounts nothing is asked, so that what is not known of them is no hindrance.
+    first = next((known for known in _of_user(store, user_id) if known.currency_id == currency_id), None)
     if first is not None:
-        return _with_external(store, first)
+        return _with_external(store, _row(first, _decimals(store)))
     user = store.user(user_id)
     if user is None or store.is_uncertain(user.username):
         raise NotKnownHere("The database is away, and this node may not know all accounts of this user.")
@@ -112,8 +112,24 @@ def _with_external(store: Store, row: AccountRow) -> BalanceAccount:
     return BalanceAccount(row, external[row.currency_id])
 
 
-def _row(store: Store, known: KnownAccount) -> AccountRow:
-    decimals = {currency.id: currency.decimals for currency in store.currencies()}[known.currency_id]
+def _of_user(store: Store, user_id: int) -> list[KnownAccount]:
+    if store.setting(FILLED) != "yes":
+        raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
+    return store.accounts_of_user(user_id)
+
+
+def _decimals(store: Store) -> dict[str, int]:
+    return {currency.id: currency.decimals for currency in store.currencies()}
+
+
+def _row(known: KnownAccount, decimals_by_currency: Mapping[str, int]) -> AccountRow:
+    """Returns the account as it is told. Raises NotKnownHere for one in a currency that is not known here.
+
+    That is one that was made just before the database was lost: the accounts in it may be known already.
+    """
+    decimals = decimals_by_currency.get(known.currency_id)
+    if decimals is None:
+        raise NotKnownHere("The database is away, and this node does not know the currency of an account.")
     with money.exact():
         amount = known.amount + known.pending
     return AccountRow(

@@ -17,8 +17,10 @@ State = Literal["pending", "posted", "refused", "unplaced"]
 class KnownAccount(msgspec.Struct, frozen=True, gc=False):
     """An account as PostgreSQL last told it, and what the journal has accepted on top.
 
-    `amount` and `version` are the row's; `pending` is the sum of all changes by journal entries not yet settled,
-    `debit` the sum of their debits alone (positive). An account without `user_id` is external.
+    `amount` and `version` are the row's, and `amount` has what of the journal was settled since. `pending` is the sum
+    of all changes by journal entries not yet settled, so that `amount` and `pending` together are the balance that is
+    told; `debit` is the sum of their debits alone (positive). `held_credit` and `held_debit` (both positive) are the
+    shares of held entries in `pending`. An account without `user_id` is external.
     """
 
     id: int
@@ -30,6 +32,8 @@ class KnownAccount(msgspec.Struct, frozen=True, gc=False):
     updated_at: datetime | None
     pending: Decimal = Decimal(0)
     debit: Decimal = Decimal(0)
+    held_credit: Decimal = Decimal(0)
+    held_debit: Decimal = Decimal(0)
 
 
 class KnownUser(msgspec.Struct, frozen=True, gc=False):
@@ -75,8 +79,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """An order accepted without the database, or one whose batch was in doubt.
 
     `balance` is the expected one afterwards of the account that the receipt is about; `decimals` its currency's.
-    `held`: it may have been booked before without this node being able to tell, so nobody can spend what it brings
-    until it is settled. `told`: its client may have been answered that it is accepted. Entries of older stores have no
+    `held`: it may have been booked before without this node being able to tell. What is told counts it as the new
+    order that it most likely is; but until it is settled nobody can spend what it brings, and nobody is refused for
+    what it takes. `told`: its client may have been answered that it is accepted. Entries of older stores have no
     `identities`.
     """
 

@@ -1,6 +1,7 @@
 """The way back: probe the database until it is really there, settle the journal, go online."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Decision
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.rejected import Refusal
 from aiopypay.stand_in.restoration import Restoration
 from aiopypay.stand_in.restoration_report import Report
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
@@ -69,7 +71,14 @@ class Recovery:
         self.restoration = Restoration(self._database, node, deputy)
         self._decided: asyncio.Future[Report] | None = None
         self._away_noted_at = time.monotonic()
+        self._refused = asyncio.Event()
         self.waits_for: str | None = None
+
+    async def refuse(self, sequence: int, reason: str) -> Refusal:
+        """Refuses what settling waits for, as `Settlement.refuse` does, and has it go on at once."""
+        refusal = await self._settlement.refuse(sequence, reason)
+        self._refused.set()
+        return refusal
 
     async def run(self) -> None:
         """Brings the service back online each time the database was lost; never returns."""
@@ -229,11 +238,17 @@ class Recovery:
             return settled
 
     async def _sleep(self, seconds: float) -> None:
-        """Before it looks again; now and then it is kept for how long the database has been away."""
+        """Before it looks again, unless the operator has ended what it waits for.
+
+        Now and then it is kept for how long the database has been away.
+        """
         if time.monotonic() > self._away_noted_at + NOTE_SECONDS:
             self._away_noted_at = time.monotonic()
             self._deputy.note_away()
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._refused.wait()
+        self._refused.clear()
 
     def _wait_for(self, reason: str) -> None:
         if reason != self.waits_for:

@@ -4,40 +4,26 @@ An outcome is marked here after it is durable in PostgreSQL. A process killed in
 the orders booked under their ids, and marks them then.
 """
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence, Set
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 from aiopypay.database import DEADLINE_SECONDS, Database
-from aiopypay.errors import (
-    DuplicateOrder,
-    IdempotencyKeyReused,
-    OrderRefused,
-    Problem,
-    StatementRejected,
-    UnknownAccount,
-)
-from aiopypay.ledger import TransferOrder
-from aiopypay.stand_in.groups import by_group, known_whole, oldest_batch
+from aiopypay.errors import DuplicateOrder, Problem, StatementRejected, UnknownAccount
+from aiopypay.stand_in.groups import by_group, doubts_beyond, known_whole, oldest_batch, pending_of
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.outcomes import Settled, known_outcomes, mark
 from aiopypay.stand_in.records import JournalEntry
+from aiopypay.stand_in.rejected import NotAwaited, Refusal, Rejected
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection, prolong
-from aiopypay.store.accounts import AccountState
 from aiopypay.store.moments import Step, replace_moment
-from aiopypay.store.orders import (
-    Judgement,
-    OrderRecord,
-    account_states,
-    book_plans,
-    find_orders,
-    judge_orders,
-    record_refusals,
-)
+from aiopypay.store.orders import Judgement, account_states, book_plans, find_orders, judge_orders, record_refusals
 
 # New orders wait while the last batch is settled.
 BATCH_SIZE = 600
@@ -51,16 +37,6 @@ class SettlingStopped(Exception):
     """Settling waits for the operator; the message says for what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a batch of the journal."""
-
-    posted: dict[UUID, OrderRecord] = field(default_factory=dict)
-    refused: dict[UUID, str] = field(default_factory=dict)
-    records: Sequence[OrderRecord] = ()
-    accounts: Sequence[AccountState] = ()
-
-
 class Settlement:
     """Settles the journal of one node, batch by batch. A batch may be tried again at any point: ids are looked up."""
 
@@ -68,7 +44,10 @@ class Settlement:
         self._database = database
         self._node = node
         self._moments = moments
+        # Settling and the operator take turns.
+        self._turn = asyncio.Lock()
         self.refused = 0
+        self.rejected: Rejected | None = None
 
     async def pending(self) -> int:
         """Returns how many entries are not settled."""
@@ -79,58 +58,79 @@ class Settlement:
 
         Raises DatabaseUnavailable, DatabaseBusy, SettlingStopped (then nothing was marked), StandInFenced.
         """
-        entries = await self._node.run(oldest_batch, BATCH_SIZE)
-        if entries:
-            try:
-                await self._settle(entries)
-            except StatementRejected:
-                # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone, or
-                # with its group. What was booked before goes first, whole: the balances hold all of it already.
-                known = await self._settle(entries, only_known=True)
-                left = [entry for entry in entries if entry.sequence not in known]
-                for together in by_group(left):
-                    await self._settle_alone(together)
-        return len(entries)
+        async with self._turn:
+            self.rejected = None
+            entries = await self._node.run(oldest_batch, BATCH_SIZE)
+            # What is booked of a batch in doubt is found whole, in one transaction: the balances hold all of it.
+            doubts = await self._node.run(doubts_beyond, entries)
+            if doubts and (known := await self._settle(doubts, only_known=True)):
+                return len(known)
+            if entries:
+                await self._settle_all(entries)
+            return len(entries)
+
+    async def refuse(self, sequence: int, reason: str) -> Refusal:
+        """Refuses an entry, with its group, that settling waits for; `reason` is the operator's.
+
+        What turns out to be booked is marked so, and not refused. Raises NotAwaited, and what Database.transaction
+        raises: then nothing is refused, but for CommitInDoubt.
+        """
+        async with self._turn:
+            awaited = self.rejected
+            if awaited is None or not awaited.is_refusable or sequence not in awaited.sequences:
+                raise NotAwaited(f"Settling does not wait for entry {sequence}; /health says what it waits for.")
+            entries = await self._node.run(pending_of, awaited.sequences)
+            settled = await self._refuse(entries, f"refused by the operator: {reason}")
+            self.rejected = None
+        return Refusal(
+            refused=[entry.sequence for entry in entries if entry.entry.order.id in settled.refused],
+            posted=[entry.sequence for entry in entries if entry.entry.order.id in settled.posted],
+        )
+
+    async def _settle_all(self, entries: Sequence[JournalEntry]) -> None:
+        try:
+            await self._settle(entries)
+        except StatementRejected:
+            # Somewhere in it is an order that PostgreSQL does not take: one by one, in order, it stands alone, or
+            # with its group. What was booked before goes first, whole: the balances hold all of it already.
+            known = await self._settle(entries, only_known=True)
+            left = [entry for entry in entries if entry.sequence not in known]
+            for together in by_group(left):
+                await self._settle_alone(together)
 
     async def _settle_alone(self, entries: Sequence[JournalEntry]) -> None:
         try:
-            await self._settle(entries)
-        except DuplicateOrder:
-            # Another node booked this id in the meantime: it is found now, and not this order's failure.
-            await self._settle(entries)
+            try:
+                await self._settle(entries)
+            except DuplicateOrder:
+                # Another node booked this id in the meantime: it is found now, and not this order's failure.
+                await self._settle(entries)
         except StatementRejected as rejected:
-            if rejected.sqlstate[:2] not in ("22", "23"):
-                raise SettlingStopped(
-                    f"PostgreSQL rejects entry {entries[0].sequence} (SQLSTATE {rejected.sqlstate}); see the log"
-                ) from rejected
-            await self._refuse(entries, rejected.sqlstate)
+            self.rejected = Rejected(tuple(entry.sequence for entry in entries), rejected.sqlstate)
+            raise SettlingStopped(self.rejected.told()) from rejected
 
-    async def _refuse(self, entries: Sequence[JournalEntry], sqlstate: str) -> None:
-        """Refuses an order, or a group, that PostgreSQL does not take. What of a group is known stays as it is."""
+    async def _refuse(self, entries: Sequence[JournalEntry], reason: str) -> Settled:
+        """Refuses what of these is not known. That is looked up once all accounts that they name are locked."""
         orders = [entry.entry.order for entry in entries]
-        what = "it" if len(orders) == 1 else f"one of the {len(orders)} orders that were sent together"
-        remembered = await self._node.run(_versions, entries)
-        async with self._moments.writing(self._database) as connection:
-            known = await find_orders(connection, [order.id for order in orders])
-            reasons = {
-                order.id: f"PostgreSQL rejects {what} (SQLSTATE {sqlstate})"
-                for order in orders
-                if order.id not in known
-            }
+        async with self._step(len(entries)) as (connection, step):
+            known = (await judge_orders(connection, orders, step)).known
+            reasons = {order.id: reason for order in orders if order.id not in known}
+            await replace_moment(connection, step)
             await record_refusals(connection, orders, reasons)
             decided = await find_orders(connection, list(reasons))
-            accounts = await account_states(connection, list(remembered))
-        posted, refused = _known_outcomes(orders, known)
-        await self._mark(entries, Settled(posted, reasons | refused, [*known.values(), *decided.values()], accounts))
+            accounts = await account_states(connection, _touched(entries))
+        posted, refused = known_outcomes(orders, known)
+        settled = Settled(posted, reasons | refused, [*known.values(), *decided.values()], accounts)
+        await self._mark(entries, settled)
+        return settled
 
     async def _settle(self, entries: Sequence[JournalEntry], *, only_known: bool = False) -> Set[int]:
         """Settles these entries, or only those that are booked already; returns the sequences of what is settled."""
-        remembered = await self._node.run(_versions, entries)
         async with self._step(len(entries)) as (connection, step):
             judgement = await judge_orders(connection, [entry.entry.order for entry in entries], step)
             if only_known:
                 judgement = replace(judgement, known=known_whole(entries, judgement.known), plans=(), refusals={})
-            settled = await _book(connection, judgement, [entry.entry.order for entry in entries], remembered, step)
+            settled = await _book(connection, judgement, entries, step)
         await self._mark(entries, settled)
         return {
             entry.sequence
@@ -154,53 +154,34 @@ class Settlement:
                 yield connection, step
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
-        await self._node.run(_mark, entries, settled, datetime.now(UTC))
+        await self._node.run(mark, entries, settled, datetime.now(UTC))
         for order_id, reason in settled.refused.items():
             self.refused += 1
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
 
 
-async def _book(
-    connection: Connection,
-    judgement: Judgement,
-    orders: Sequence[TransferOrder],
-    remembered: Mapping[int, int],
-    step: Step,
-) -> Settled:
+async def _book(connection: Connection, judgement: Judgement, entries: Sequence[JournalEntry], step: Step) -> Settled:
+    orders = [entry.entry.order for entry in entries]
     refused = _reasons(judgement)
     posted, changed = await book_plans(connection, judgement.plans, step)
     if not judgement.plans:
         await replace_moment(connection, step)
     await record_refusals(connection, orders, refused)
-    known_posted, known_refused = _known_outcomes(orders, judgement.known)
+    known_posted, known_refused = known_outcomes(orders, judgement.known)
     posted |= known_posted
     decided = await find_orders(connection, list(refused)) if refused else {}
     changed_ids = {account.id for account in changed}
-    others = [account_id for account_id in remembered if account_id not in changed_ids]
+    others = [account_id for account_id in _touched(entries) if account_id not in changed_ids]
     accounts = [*changed, *(await account_states(connection, others) if others else ())]
     return Settled(posted, refused | known_refused, [*posted.values(), *decided.values()], accounts)
 
 
-def _known_outcomes(
-    orders: Sequence[TransferOrder], known: Mapping[UUID, OrderRecord]
-) -> tuple[dict[UUID, OrderRecord], dict[UUID, str]]:
-    """Returns those of the orders that were booked before, and why those were refused that were."""
-    posted, refused = {}, {}
-    for order in orders:
-        if order.id in known:
-            try:
-                posted[order.id] = known[order.id].answers(order.fingerprint)
-            except OrderRefused:
-                refused[order.id] = known[order.id].reason or ""
-            except IdempotencyKeyReused as reused:
-                refused[order.id] = reused.detail
-    return posted, refused
-
-
 def _reasons(judgement: Judgement) -> dict[UUID, str]:
-    for refusal in judgement.refusals.values():
+    for order_id, refusal in judgement.refusals.items():
         if isinstance(refusal, UnknownAccount):
             raise SettlingStopped(f"an account that the journal knows is not in the database: {refusal.detail}")
+        if refusal.status >= 500:
+            raise SettlingStopped(f"order {order_id} cannot be judged: {refusal.detail}")
     return {order_id: _reason(refusal) for order_id, refusal in judgement.refusals.items()}
 
 
@@ -208,24 +189,13 @@ def _reason(refusal: Problem) -> str:
     return f"{refusal.title}: {refusal.detail}"
 
 
-def _versions(store: Store, entries: Sequence[JournalEntry]) -> dict[int, int]:
-    """Returns the remembered versions of all accounts that the entries touch, by id in ascending order."""
-    ids = {
-        account_id
-        for entry in entries
-        for transfer in entry.entry.transfers
-        for account_id in (transfer.from_account_id, transfer.to_account_id)
-    }
-    known = store.accounts(ids)
-    return {account_id: known[account_id].version if account_id in known else 0 for account_id in sorted(ids)}
-
-
-def _mark(store: Store, entries: Sequence[JournalEntry], settled: Settled, at: datetime) -> None:
-    # Not synced: what a loss of power takes is found again in PostgreSQL, under its ids.
-    with store.transaction(durable=False):
-        store.mark_posted([entry.sequence for entry in entries if entry.entry.order.id in settled.posted], at)
-        for entry in entries:
-            if entry.entry.order.id in settled.refused:
-                store.mark_refused(entry.sequence, settled.refused[entry.entry.order.id], at)
-        store.remember_accounts(settled.accounts)
-        store.remember_orders(settled.records)
+def _touched(entries: Sequence[JournalEntry]) -> list[int]:
+    """Returns the accounts that the entries change."""
+    return sorted(
+        {
+            account_id
+            for entry in entries
+            for transfer in entry.entry.transfers
+            for account_id in (transfer.from_account_id, transfer.to_account_id)
+        }
+    )

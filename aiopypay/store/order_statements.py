@@ -22,6 +22,7 @@ JOIN (
     FROM currencies
     JOIN accounts ON accounts.currency_id = currencies.id AND (accounts.user_id = 1 OR accounts.id < 0)
     GROUP BY currencies.id
+    HAVING min(accounts.id) < 0 AND max(accounts.id) > 0
 ) AS currency ON currency.id = account.currency_id
 WHERE account.id = ANY($1::bigint[]) AND account.user_id IS NOT NULL
 ORDER BY account.id

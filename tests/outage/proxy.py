@@ -18,7 +18,10 @@ from psycopg2.extensions import make_dsn
 Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
-WRITE_QUERY = b"INSERT "
+# Of a statement that is prepared, the text is sent once a connection, and then its name.
+WRITE_QUERIES = (b"INSERT ", b"EXECUTE insert_")
+# What a node writes for itself, each second or when it reads: whatever is asked of it.
+NODE_QUERIES = (b"INSERT INTO nodes ", b"INSERT INTO moments ")
 COMMIT_QUERY = b"COMMIT\0"
 COMMIT_COMPLETE = b"COMMIT\0"
 
@@ -147,7 +150,7 @@ class Proxy:
             await self._forward("to_server", startup + await reader.readexactly(_length(startup) - 4), link)
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"Q" and WRITE_QUERY in payload:
+                if kind == b"Q" and _writes(payload):
                     link.writes = True
                 if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
@@ -222,6 +225,10 @@ class _Link:
     def close(self) -> None:
         self.client.close()
         self.server.close()
+
+
+def _writes(query: bytes) -> bool:
+    return any(write in query for write in WRITE_QUERIES) and not any(own in query for own in NODE_QUERIES)
 
 
 def _length(field: bytes) -> int:

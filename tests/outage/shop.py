@@ -1,6 +1,7 @@
 """Two users, a node, and its database, which it loses and finds again."""
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -101,6 +102,14 @@ class Shop:
             SETTLING_SECONDS,
         )
         assert what in self.service.whole_log()
+
+    async def refuse(self, sqlstate: str, reason: str) -> str:
+        """Refuses what settling waits for, by the command that the operator is told; returns what that prints."""
+        await self.waits_for(sqlstate)
+        awaited = str((await self.service.health())["settling_waits_for"])
+        told = re.search(r"python -m aiopypay (journal refuse \d+) REASON$", awaited)
+        assert told, awaited
+        return await self.service.operate(*told[1].split(), reason)
 
     async def is_online(self) -> None:
         """Waits until everything is settled."""

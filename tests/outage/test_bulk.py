@@ -161,6 +161,7 @@ class TestEach:
         assert statuses(await shop.send("each", transfers, key="bulk")) == ["pending"] * 3
         shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        await shop.refuse("23514", "the trap")
         await shop.is_online()
 
         told = await shop.send("each", transfers, key="bulk")
@@ -223,14 +224,16 @@ class TestAll:
         after = orders(await shop.send("all", [shop.transfer("2"), shop.transfer("2")]))
         shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        told = await shop.refuse("23514", "the trap")
+        assert told == "Entry 2 is refused.\nEntry 3 is refused.\nEntry 4 is refused.\n"
         await shop.is_online()
 
         shown = [await shop.order(one) for one in group]
         assert [one["status"] for one in shown] == ["refused"] * 3
-        assert all("23514" in one["reason"] and "3 orders" in one["reason"] for one in shown)
+        assert {one["reason"] for one in shown} == {"refused by the operator: the trap"}
         assert [(await shop.order(one))["status"] for one in (before, *after)] == ["posted"] * 3
-        told = await shop.send("all", transfers, key="bulk")
-        assert (told.status, told.problem) == (409, "order-refused")
+        again = await shop.send("all", transfers, key="bulk")
+        assert (again.status, again.problem) == (409, "order-refused")
         assert (await shop.pay("10", key="one")).status == 409
         assert await shop.balance() == Decimal("294.95")
         assert (await shop.service.health())["refused_at_settling"] == 3
@@ -251,6 +254,8 @@ class TestAll:
             cursor.execute(BOOK_ELSEWHERE, names)
         shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        told = await shop.refuse("23514", "the trap")
+        assert told == "Entry 2 is refused.\nEntry 1 was booked before: it is posted, and not refused.\n"
         await shop.is_online()
 
         assert [(await shop.order(one))["status"] for one in (booked, refused)] == ["posted", "refused"]
@@ -297,6 +302,8 @@ class TestAll:
             await shop.accepted("5", comment=TRAP)
             shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        if one_by_one:
+            await shop.refuse("23514", "the trap")
         await shop.is_online()
 
         shown = await shop.order(second)

@@ -1,5 +1,6 @@
 """The way back: what is accepted is booked in its order; what PostgreSQL does not take is told, and waited for."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .caller import account_in, call, pay
+from .caller import account_in, call, order, pay
 from .load import Person
 from .postgres import PostgresServer
 from .service import NewService
@@ -39,20 +40,59 @@ async def test_it_ends_under_constant_load_and_keeps_the_order(
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("sqlstate", ["23514", "22003"])
-    async def test_an_order_that_postgresql_refuses_stands_alone(self, shop: Shop, sqlstate: str) -> None:
+    """What PostgreSQL does not take though the rule does: one order, or one group, which the operator sees to."""
+
+    @pytest.mark.parametrize("sqlstate", ["23514", "22003", "P0001"])
+    async def test_an_order_that_postgresql_refuses_is_waited_for_until_it_is_repaired(
+        self, shop: Shop, sqlstate: str
+    ) -> None:
+        await shop.take_database()
+        before = await shop.accepted("1")
+        trapped = await shop.accepted("10", comment=TRAP)
+        shop.postgres.execute(SET_TRAP.format(sqlstate=sqlstate))
+        await shop.bring_database()
+        await shop.waits_for(f"PostgreSQL rejects entry 2 of the journal (SQLSTATE {sqlstate})")
+        # Payments go on meanwhile, behind it.
+        after = await shop.accepted("2")
+        assert [(await shop.order(one))["status"] for one in (before, trapped)] == ["posted", "pending"]
+        assert await shop.balance() == Decimal("286.87")
+        shop.postgres.execute(REMOVE_TRAP)
+        await shop.is_online()
+
+        shown = [(await shop.order(one))["status"] for one in (before, trapped, after)]
+        assert shown == ["posted", "posted", "posted"]
+        assert (await shop.service.health())["refused_at_settling"] == 0
+
+    async def test_what_spends_its_money_waits_with_it(self, shop: Shop) -> None:
+        """Refused by itself, it would leave a payment behind it without cover."""
+        await shop.take_database()
+        await shop.pay("290", comment=TRAP)
+        bert, usd = shop.bert, account_in(shop.bert, "USD")
+        spent = await pay(shop.service.base_url, bert, usd, shop.from_id, "580")
+        assert spent.status == 202
+        shop.postgres.execute(SET_TRAP.format(sqlstate="22021"))
+        await shop.bring_database()
+        await shop.waits_for("22021")
+        shop.postgres.execute(REMOVE_TRAP)
+        await shop.is_online()
+
+        assert (await order(shop.service.base_url, bert, spent.body["order_id"])).body["status"] == "posted"
+        assert (await shop.service.health())["refused_at_settling"] == 0
+
+    async def test_the_operator_refuses_it(self, shop: Shop) -> None:
         await shop.take_database()
         before = await shop.accepted("1", key="before")
         refused = await shop.accepted("10", key="refused", comment=TRAP)
         after = await shop.accepted("2", key="after")
-        shop.postgres.execute(SET_TRAP.format(sqlstate=sqlstate))
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        assert await shop.refuse("23514", "the trap") == "Entry 2 is refused.\n"
         await shop.is_online()
 
         assert [(await shop.order(one))["status"] for one in (before, after)] == ["posted", "posted"]
         shown = await shop.order(refused)
         assert (shown["status"], shown["posted_at"], shown["transfers"]) == ("refused", None, [])
-        assert sqlstate in shown["reason"]
+        assert shown["reason"] == "refused by the operator: the trap"
         again = await shop.pay("10", key="refused", comment=TRAP)
         assert (again.status, again.problem) == (409, "order-refused")
         assert (again.body["order_id"], again.body["reason"]) == (refused, shown["reason"])
@@ -68,21 +108,40 @@ class TestRefusals:
         await shop.bring_database()
         await shop.is_online()
 
-    async def test_another_failure_stops_it_until_it_is_repaired(self, shop: Shop) -> None:
+    async def test_the_operator_refuses_nothing_but_what_is_waited_for(self, shop: Shop) -> None:
+        assert "Nothing is refused." in await self._not_granted(shop, "1")
         await shop.take_database()
-        before = await shop.accepted("1")
-        trapped = await shop.accepted("10", comment=TRAP)
-        shop.postgres.execute(SET_TRAP.format(sqlstate="P0001"))
+        await shop.accepted("1", comment=TRAP)
+        behind = await shop.accepted("2")
+        assert "does not wait for entry 1" in await self._not_granted(shop, "1")
+        shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
-        await shop.waits_for("P0001")
-        # Payments go on meanwhile, behind it.
-        after = await shop.accepted("2")
-        assert (await shop.order(trapped))["status"] == "pending"
+        await shop.waits_for("23514")
+        assert "does not wait for entry 2" in await self._not_granted(shop, "2")
+        assert "REASON" in await self._not_granted(shop, "1", "two\nlines")
+        await shop.service.terminate()
+        assert "the service does not run: start it" in await self._not_granted(shop, "1")
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.refuse("23514", "after a restart")
+        await shop.is_online()
+        assert (await shop.order(behind))["status"] == "posted"
+
+    async def test_what_a_failure_of_the_database_stops_is_not_for_the_operator_to_refuse(self, shop: Shop) -> None:
+        await shop.take_database()
+        await shop.accepted("1", comment=TRAP)
+        shop.postgres.execute(SET_TRAP.format(sqlstate="42501"))
+        await shop.bring_database()
+        await shop.waits_for("PostgreSQL rejects entry 1 of the journal (SQLSTATE 42501)")
+        assert "refuse" not in (await shop.service.health())["settling_waits_for"]
+        assert "does not wait for entry 1" in await self._not_granted(shop, "1")
         shop.postgres.execute(REMOVE_TRAP)
         await shop.is_online()
 
-        shown = [(await shop.order(one))["status"] for one in (before, trapped, after)]
-        assert shown == ["posted", "posted", "posted"]
+    async def _not_granted(self, shop: Shop, sequence: str, reason: str = "a reason") -> str:
+        ended = await asyncio.to_thread(shop.service.run, "journal", "refuse", sequence, reason)
+        assert ended.returncode == 1, ended.stdout
+        return ended.stderr
 
 
 class TestOtherDatabases:
@@ -236,6 +295,7 @@ class TestJournalCommand:
         posted = await shop.accepted("1")
         shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
+        await shop.refuse("23514", "the trap")
         await shop.is_online()
         await shop.take_database()
         pending = await shop.accepted("2.50")
@@ -305,6 +365,45 @@ class TestKeys:
         await shop.bring_database()
         await shop.is_online()
         assert (await shop.pay("5", key="again")).status == 200
+
+
+class TestKeysOfOtherNodes:
+    """A second node may have booked what comes under a key: the first one cannot tell."""
+
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """What several nodes must have."""
+        return {"APP_OFFLINE_MAX_DEBIT": "1000"}
+
+    async def test_what_is_told_follows_one_order_and_nobody_spends_on_a_guess(self, shop: Shop) -> None:
+        shop.postgres.execute("INSERT INTO nodes (id) VALUES (gen_random_uuid())")
+        await shop.service.terminate()
+        shop.service.start()
+        await shop.service.wait_ready()
+        await shop.service.wait_filled()
+        await shop.take_database()
+        for key, expected in (("one", 350), ("two", 400)):
+            assert await self._deposited(shop, key) == expected
+            assert await shop.balance() == expected
+        guess = await shop.pay("350")
+        assert (guess.status, guess.problem) == (503, "not-known-here")
+        missing = await shop.pay("400")
+        assert (missing.status, missing.body["detail"].partition(";")[0]) == (
+            402,
+            f"Account {shop.from_id} holds 400.00 USD",
+        )
+        assert (await shop.pay("100")).body["balance"] == await shop.balance() == Decimal(299)
+        await shop.bring_database()
+        await shop.is_online()
+        assert await shop.balance() == Decimal(299)
+        assert (await shop.service.health())["refused_at_settling"] == 0
+
+    async def _deposited(self, shop: Shop, key: str) -> Decimal:
+        headers = shop.anna.headers | {"Idempotency-Key": key}
+        form = {"user_id": str(shop.anna.id), "value": "50"}
+        told = await call(shop.service.base_url, "POST", "/api/balances", headers, form)
+        assert told.status == 201, told
+        return Decimal(told.body["detail"]["balance"])
 
 
 async def test_a_402_names_the_expected_balance_and_reads_show_it(shop: Shop) -> None:

@@ -232,3 +232,35 @@ def test_a_group_is_planned_whole_or_not_at_all_and_the_rest_as_if_refused_group
 
 def balance(outcome: PlannedOrder | errors.Problem) -> Decimal | type:
     return outcome.balance if isinstance(outcome, PlannedOrder) else type(outcome)
+
+
+def test_an_account_in_an_unknown_currency_is_its_own_orders_trouble() -> None:
+    known = accounts(alice="100", bob="0") | {CAROL: Account(CAROL, CAROL, "XTS", Decimal(100))}
+    together = [replace(pays(number, ALICE, BOB, "1"), group=UUID(int=9)) for number in (4, 5)]
+    orders = [pays(1, ALICE, BOB, "50"), pays(2, CAROL, BOB, "1"), pays(3, ALICE, CAROL, "1"), *together]
+    outcomes = plan_batch(orders, known, CURRENCIES)
+    assert [type(outcome) for outcome in outcomes] == [
+        PlannedOrder,
+        errors.NotKnownHere,
+        errors.CurrencyMismatch,
+        PlannedOrder,
+        PlannedOrder,
+    ]
+
+
+def test_what_fails_unforeseen_fails_alone() -> None:
+    def check(order: TransferOrder, _: Sequence[Transfer]) -> None:
+        if order.id.int == 2:
+            raise KeyError(order.account_id)
+
+    class Checking:
+        def __call__(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+            check(order, transfers)
+
+        def undo(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
+            """Nothing was counted."""
+
+    orders = [pays(number, ALICE, BOB, "1") for number in (1, 2, 3)]
+    outcomes = plan_batch(orders, accounts(alice="100", bob="0"), CURRENCIES, Checking())
+    assert [type(outcome) for outcome in outcomes] == [PlannedOrder, errors.InternalError, PlannedOrder]
+    assert planned(outcomes[2]).balance == Decimal("97.98")

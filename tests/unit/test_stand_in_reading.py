@@ -12,6 +12,7 @@ from aiopypay.stand_in import reading
 from aiopypay.stand_in.deputy_work import FILLED, users_by_name
 from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
+from aiopypay.store.accounts import AccountRow
 from aiopypay.store.users import User
 
 from .stand_in_samples import account, currency, user
@@ -57,6 +58,22 @@ def test_one_who_is_not_known_or_not_certain_may_have_one(store: Store) -> None:
 def test_an_account_that_is_known_is_there_however_uncertain_its_owner(store: Store) -> None:
     mark_uncertain(store, "ann")
     assert reading.balance_account(store, 2, "USD") is not None
+
+
+def test_an_account_whose_currency_is_not_known_is_no_hindrance_to_others(store: Store) -> None:
+    with store.transaction(durable=False):
+        # The user's first, and one behind it.
+        store.remember_accounts([replace(account(number, user_id=2), currency_id="XTS") for number in (6, 8)])
+    found = reading.accounts_by_id(store, [6, 7, 8, 9])
+    assert [type(found[number]) for number in (6, 7, 8, 9)] == [NotKnownHere, AccountRow, NotKnownHere, NotKnownHere]
+    balance = reading.balance_account(store, 2, "USD")
+    assert balance is not None
+    assert balance.account.id == 7
+    with pytest.raises(NotKnownHere):
+        reading.balance_account(store, 2, "XTS")
+    # A list that lacks one would say that there is none.
+    with pytest.raises(NotKnownHere):
+        reading.accounts_of_user(store, 2)
 
 
 def test_a_user_is_told_as_the_database_would(store: Store) -> None:
