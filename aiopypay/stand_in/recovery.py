@@ -66,7 +66,11 @@ class Recovery:
         """Brings the service back online each time the database was lost; never returns."""
         while True:
             await self._switch.wait_until_down()
+            # The server that was lost may be well again; but what is connected to it may be dead, or to what it was.
+            self._database.renew(first=self._switch.server)
             while not await self._is_back():
+                # Nor may one that does not do keep the probe from those that would.
+                self._database.renew()
                 await self._sleep(PROBE_SECONDS)
             self._switch.settling()
             await self._settle_until_online()
@@ -105,7 +109,8 @@ class Recovery:
 
     async def _migrate(self) -> bool:
         try:
-            await asyncio.to_thread(migrations.apply, self._database_url)
+            # Where the probe has been, and not at another server that may have been this one's place before.
+            await asyncio.to_thread(migrations.apply, self._database.server or self._database_url)
         except (StartError, psycopg2.Error) as error:
             self._wait_for(f"migrations could not be applied: {' '.join(str(error).split())}")
             return False
@@ -151,7 +156,7 @@ class Recovery:
                 if self._node.fenced is None:
                     await self._changes.refresh_before_online(self._database)
                 self._deputy.note_online()
-                self._switch.online()
+                self._switch.online(self._database.server)
                 self.waits_for = None
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled
