@@ -1,5 +1,6 @@
 """The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ class Deputy:
         self.standing = Standing(None, holds_lease=False, nodes=1)
         # Whether every user and account is remembered; until then an unknown one proves nothing.
         self.filled = False
+        # Set when the memory was forgotten: whoever fills it begins anew.
+        self.forgotten = asyncio.Event()
         # Why the operator must look before anything goes on: a foreign database, an older backup.
         self.blocked: str | None = None
         # The number of the plan of the batch under way, and whether it may be on disk. There is one batch at a time.
@@ -54,6 +57,7 @@ class Deputy:
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
+        self.forgotten.set()
         await self._node.run(deputy_work.forget_memory)
         self._node.start_keeping()
 
@@ -211,7 +215,7 @@ class Deputy:
 
     def note_standing(self, installation_id: UUID, lease: Lease) -> None:
         """Remembers what the database says of the lease."""
-        standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes)
+        standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes, lease.departures)
         if standing != self.standing:
             self.standing = standing
             self._node.post(deputy_work.write_standing, standing)
