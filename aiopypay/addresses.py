@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from psycopg2.extensions import make_dsn, parse_dsn
@@ -50,8 +51,9 @@ async def single_address_dsns(database_url: str) -> list[str]:
     standby. A name that is not resolved in time is passed over. Raises OSError when no host has an address.
     """
     url = _Url(database_url, SESSION_SETTINGS)
-    found = await asyncio.gather(*map(_resolved, url.hosts), return_exceptions=True)
-    return url.dsns(found)
+    # One name alone has all the time that the caller has.
+    seconds = RESOLVE_SECONDS if len(url.hosts) > 1 else None
+    return url.dsns(await asyncio.gather(*(_resolved(host, seconds) for host in url.hosts), return_exceptions=True))
 
 
 def blocking_dsns(database_url: str, settings: Mapping[str, str]) -> list[str]:
@@ -94,7 +96,7 @@ class _Url:
         numeric = addresses.split(",") if addresses else [None] * len(named)
         ports_of = ports.split(",") * (1 if "," in ports else len(named))
         self.hosts = [
-            _Host(name, address, port or DEFAULT_PORT)
+            _Host(name, address or _numeric(name), port or DEFAULT_PORT)
             for name, address, port in zip(named, numeric, ports_of, strict=True)
         ]
 
@@ -114,10 +116,18 @@ class _Url:
         return [make_dsn(**self._parameters, **address) for address in addresses]
 
 
-async def _resolved(host: _Host) -> Any:
+def _numeric(name: str) -> str | None:
+    """Returns the name where it is an address: nobody needs to be asked for it."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return None
+
+
+async def _resolved(host: _Host, seconds: float | None) -> Any:
     if host.is_resolved:
         return None
-    async with asyncio.timeout(RESOLVE_SECONDS):
+    async with asyncio.timeout(seconds):
         return await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
 
 
