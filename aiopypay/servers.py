@@ -17,11 +17,11 @@ CONNECT_SECONDS = 1.0
 class Link(Protocol):
     """What all connections share: whether the database is to be used at all, and who is told when it is lost.
 
-    `server` is the one that all connections of this epoch lead to, None until there is one: one that was lost, and
-    answers again, must not take what belongs to the one in its place.
+    `servers` has, by database URL, the one that all connections of this epoch lead to, once there is one: one that was
+    lost, and answers again, must not take what belongs to the one in its place.
     """
 
-    server: str | None
+    servers: dict[str, str]
 
     @property
     def is_up(self) -> bool:
@@ -63,7 +63,7 @@ class Servers:
     @property
     def server(self) -> str | None:
         """The connection string of this epoch's server, None before the first connection."""
-        return self._server if self._link is None else self._link.server
+        return self._server if self._link is None else self._link.servers.get(self._database_url)
 
     def renew(self, first: str | None = None) -> None:
         """Begins an epoch, in which `first` is tried first; or, without it, the server used so far last."""
@@ -84,7 +84,7 @@ class Servers:
         if self._link is None:
             self._server = server
         else:
-            self._link.server = server
+            self._link.servers[self._database_url] = server
         return connection
 
     async def _connect_to_any(self) -> tuple[aiopg.Connection, str]:

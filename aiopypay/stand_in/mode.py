@@ -22,14 +22,14 @@ class ModeSwitch:
     """The one place that changes the mode. It is the `Link` that all connections of requests share.
 
     `epoch` counts the times the database was lost: what was read in an earlier epoch is not remembered any more, and no
-    connection of an earlier one is used. `server` is where all connections of this one lead.
+    connection of an earlier one is used. `servers` are where all connections of this one lead, by database URL.
     """
 
     def __init__(self) -> None:
         self.mode = Mode.ONLINE
         self.since = datetime.now(UTC)
         self.epoch = 0
-        self.server: str | None = None
+        self.servers: dict[str, str] = {}
         self._when_lost: list[Callable[[], None]] = []
         self._up = asyncio.Event()
         self._up.set()
@@ -68,9 +68,9 @@ class ModeSwitch:
         self._enter(Mode.SETTLING)
         logger.warning("The database is back. Mode: settling.")
 
-    def online(self, server: str | None = None) -> None:
-        """The journal is empty. Called under the writer's lock. `server`: where it was settled; None: as before."""
-        self.server = server or self.server
+    def online(self, servers: dict[str, str] | None = None) -> None:
+        """The journal is empty. Called under the writer's lock. `servers`: where it was settled; None: as before."""
+        self.servers = self.servers if servers is None else servers
         self._enter(Mode.ONLINE)
         self._down.clear()
         self._up.set()

@@ -67,7 +67,7 @@ class Recovery:
         while True:
             await self._switch.wait_until_down()
             # The server that was lost may be well again; but what is connected to it may be dead, or to what it was.
-            self._database.renew(first=self._switch.server)
+            self._database.renew(first=self._switch.servers.get(self._database_url))
             while not await self._is_back():
                 # Nor may one that does not do keep the probe from those that would.
                 self._database.renew()
@@ -156,7 +156,8 @@ class Recovery:
                 if self._node.fenced is None:
                     await self._changes.refresh_before_online(self._database)
                 self._deputy.note_online()
-                self._switch.online(self._database.server)
+                server = self._database.server
+                self._switch.online({self._database_url: server} if server else None)
                 self.waits_for = None
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled

@@ -193,10 +193,10 @@ async def test_a_lost_server_hands_over_to_the_one_that_was_settled_to(
             await _backend(requests)
             switch.lost("a test")
             first.refuse()
-            settling.renew(first=switch.server)
+            settling.renew(first=switch.servers[dsn])
             await _backend(settling)
             await first.accept()
-            switch.online(settling.server)
+            switch.online({dsn: str(settling.server)})
 
             await _warm_up(requests)
             assert (first.connections, second.connections) == (0, CONNECTIONS + 1)
