@@ -7,7 +7,10 @@ each address becomes a connection string of its own.
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
@@ -23,6 +26,10 @@ SESSION_SETTINGS = {
     "timezone": "UTC",
     "jit": "off",
 }
+
+DEFAULT_PORT = "5432"
+# Of the second that connecting may take: a name server that hangs does not hide the hosts that are known.
+RESOLVE_SECONDS = 0.4
 
 DEFAULTS = {
     "application_name": "aiopypay",
@@ -40,40 +47,96 @@ DEFAULTS = {
 async def single_address_dsns(database_url: str) -> list[str]:
     """Returns one connection string for each address of each host in the URL, in order.
 
-    Raises OSError when no host has an address.
+    Where there are several, each demands a session that can write, unless the URL says otherwise: any of them may be a
+    standby. A name that is not resolved in time is passed over. Raises OSError when no host has an address.
     """
-    parameters = {**DEFAULTS, **parse_dsn(database_url)}
-    # Where addresses are given, there is nothing to resolve; the host's name then serves TLS alone.
-    named = parameters.pop("host", None)
-    hosts = (parameters.pop("hostaddr", None) or named or "127.0.0.1").split(",")
-    ports = parameters.pop("port", "5432").split(",")
-    parameters["options"] = _options(parameters)
-    if len(hosts) > 1:
-        parameters.setdefault("target_session_attrs", "read-write")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    dsns: list[str] = []
-    failure: OSError | None = None
-    for host, port in zip(hosts, ports, strict=True):
+    url = _Url(database_url, SESSION_SETTINGS)
+    # One name alone has all the time that the caller has.
+    seconds = RESOLVE_SECONDS if len(url.hosts) > 1 else None
+    return url.dsns(await asyncio.gather(*(_resolved(host, seconds) for host in url.hosts), return_exceptions=True))
+
+
+def blocking_dsns(database_url: str, settings: Mapping[str, str]) -> list[str]:
+    """Returns the same for sessions that have these settings, too. Blocks while names are resolved."""
+    url = _Url(database_url, {**SESSION_SETTINGS, **settings})
+    found: list[Any] = []
+    for host in url.hosts:
         try:
-            dsns += [make_dsn(**parameters, **address) for address in await _addresses(host, port)]
+            found.append(
+                None if host.is_resolved else socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+            )
         except OSError as error:
-            failure = error
-    if not dsns and failure:
-        raise failure
-    return dsns
+            found.append(error)
+    return url.dsns(found)
 
 
-async def _addresses(host: str, port: str) -> list[dict[str, str]]:
-    if host.startswith("/"):
-        return [{"host": host, "port": port}]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """`address` None: it is still to be found out."""
+
+    name: str
+    address: str | None
+    port: str
+
+    @property
+    def is_resolved(self) -> bool:
+        return self.address is not None or self.name.startswith("/")
+
+
+class _Url:
+    """A database URL taken apart: the hosts that it names, and what is the same for all of them."""
+
+    def __init__(self, database_url: str, settings: Mapping[str, str]) -> None:
+        self._parameters = {**DEFAULTS, **parse_dsn(database_url)}
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        self._parameters["options"] = f"{self._parameters.get('options', '')} {options}".strip()
+        names, addresses, ports = (self._parameters.pop(name, "") for name in ("host", "hostaddr", "port"))
+        # Where addresses are given, there is nothing to resolve; the host's name then serves TLS alone.
+        named = (names or addresses or "127.0.0.1").split(",")
+        numeric = addresses.split(",") if addresses else [None] * len(named)
+        ports_of = ports.split(",") * (1 if "," in ports else len(named))
+        self.hosts = [
+            _Host(name, address or _numeric(name), port or DEFAULT_PORT)
+            for name, address, port in zip(named, numeric, ports_of, strict=True)
+        ]
+
+    def dsns(self, found: Sequence[Any]) -> list[str]:
+        """Returns the connection strings, given what getaddrinfo says of each host. Raises OSError."""
+        failures = [outcome for outcome in found if isinstance(outcome, BaseException)]
+        addresses = [
+            address
+            for host, outcome in zip(self.hosts, found, strict=True)
+            if not isinstance(outcome, BaseException)
+            for address in _addresses(host, outcome)
+        ]
+        if not addresses:
+            raise failures[-1]
+        if len(addresses) > 1:
+            self._parameters.setdefault("target_session_attrs", "read-write")
+        return [make_dsn(**self._parameters, **address) for address in addresses]
+
+
+def _numeric(name: str) -> str | None:
+    """Returns the name where it is an address: nobody needs to be asked for it."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return None
+
+
+async def _resolved(host: _Host, seconds: float | None) -> Any:
+    if host.is_resolved:
+        return None
+    async with asyncio.timeout(seconds):
+        return await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+
+
+def _addresses(host: _Host, found: Any) -> list[dict[str, str]]:
+    where = {"host": host.name, "port": host.port}
+    if host.address is not None:
+        return [{**where, "hostaddr": host.address}]
+    if found is None:
+        return [where]
     numeric = dict.fromkeys(str(info[4][0]) for info in found)
     # IPv4 first: servers that listen on both are reached either way, and many listen on IPv4 alone.
-    return [
-        {"host": host, "hostaddr": address, "port": port} for address in sorted(numeric, key=lambda text: ":" in text)
-    ]
-
-
-def _options(parameters: Mapping[str, str]) -> str:
-    settings = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
-    return f"{parameters.get('options', '')} {settings}".strip()
+    return [{**where, "hostaddr": address} for address in sorted(numeric, key=lambda text: ":" in text)]

@@ -12,19 +12,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
 
-import aiopg
 import aiopg.sa
 import psycopg2
 from aiopg.sa.engine import get_dialect
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from aiopypay import driver, errors
-from aiopypay.addresses import single_address_dsns
 from aiopypay.pool import QUEUE_SECONDS, Pool
+from aiopypay.servers import Link, Servers
 from aiopypay.statements import Connection
 from aiopypay.translation import (
+    IN_DOUBT_DETAIL,
     UNAVAILABLE_DETAIL,
     Phase,
     ServerCancel,
@@ -36,37 +35,25 @@ from aiopypay.translation import (
 
 # From connecting to the answer to COMMIT. With it, a frozen server is noticed within 2 s.
 DEADLINE_SECONDS = 1.5
-CONNECT_SECONDS = 1.0
 # For those who met the deadline to say so.
 NOTICE_SECONDS = 0.2
 
 
-class Link(Protocol):
-    """What all connections share: whether the database is to be used at all, and who is told when it is lost."""
-
-    @property
-    def is_up(self) -> bool:
-        """False: no statement touches the database."""
-
-    @property
-    def epoch(self) -> int:
-        """How often the database was lost so far."""
-
-    def lost(self, reason: str, epoch: int) -> None:
-        """Some statement of a transaction that began in this epoch met DatabaseUnavailable."""
-
-    async def wait_until_down(self) -> None:
-        """Returns once the database is not to be used."""
-
-
 class Database:
-    """Connections to one PostgreSQL, made when first needed: it may be away while the service starts."""
+    """Connections to one PostgreSQL, made when first needed: it may be away while the service starts.
+
+    A connection made in an earlier epoch is never used again: its server may be one that was replaced. Without a link
+    an epoch ends with `renew`.
+    """
 
     def __init__(self, database_url: str, *, connections: int, link: Link | None = None) -> None:
         self._database_url = database_url
-        self._pool = Pool(self._connect, connections)
+        self._servers = Servers(database_url, link)
+        self._pool = Pool(self._servers.connect, connections, lambda: self._servers.epoch)
         self._engine: aiopg.sa.Engine | None = None
         self._link = link
+        if link is not None:
+            link.when_lost(self._pool.close_outdated)
 
     @contextlib.asynccontextmanager
     async def transaction(self, deadline_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Connection]:
@@ -80,8 +67,7 @@ class Database:
             async with _rolled_back_on_error(connection):
                 yield connection
             if not connection.connection.begins_with_next:
-                attempt.phase = "commit"
-                await _commit(connection)
+                await self._commit(connection, attempt)
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -93,6 +79,19 @@ class Database:
             attempt.phase = "transaction"
             async with _rolled_back_on_error(connection):
                 yield connection
+
+    @property
+    def server(self) -> str | None:
+        """The connection string of the server that all connections lead to, None before the first."""
+        return self._servers.server
+
+    def renew(self, first: str | None = None) -> None:
+        """Of a database without a link: no connection made so far is used again, and any server may be the next.
+
+        `first` is tried first. Without it, the server used so far is tried last.
+        """
+        self._servers.renew(first)
+        self._pool.close_outdated()
 
     def close(self) -> None:
         """Closes every connection."""
@@ -111,37 +110,37 @@ class Database:
             # Given back without an await: nothing can hang or be cancelled between here and there.
             self._pool.release(raw)
 
-    async def _connect(self) -> aiopg.Connection:
-        """Returns a connection to the first address that accepts one. Raises what the last one raised.
-
-        Each has its share of the time, so that one that hangs does not hide those behind it.
-        """
-        failure: Exception = OSError("the database URL names no address")
-        async with asyncio.timeout(CONNECT_SECONDS):
-            dsns = await single_address_dsns(self._database_url)
-        for dsn in dsns:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS / len(dsns)):
-                    return await driver.connect(dsn)
-            except (psycopg2.OperationalError, TimeoutError) as error:
-                failure = error
-        raise failure
-
     @contextlib.asynccontextmanager
     async def _edge(self, deadline_seconds: float) -> AsyncIterator["_Attempt"]:
         """A turn to use a connection, a deadline for what is done in it, and the driver's failures as problems."""
-        if self._link is not None and not self._link.is_up:
-            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
-        attempt = _Attempt(0 if self._link is None else self._link.epoch)
+        self._check_up()
+        attempt = _Attempt(self._servers.epoch)
         try:
             # The deadline begins with the turn: waiting behind others says nothing about the database.
             async with self._pool.slot(), asyncio.timeout(deadline_seconds), server_cancels_told_apart():
+                # Lost, or lost and found, while this one waited.
+                self._check_up()
+                attempt.epoch = self._servers.epoch
                 yield attempt
         except (psycopg2.Error, TimeoutError, OSError, ServerCancel) as error:
             raise self._translated(error, attempt) from error
         except errors.Overloaded:
             await self._raise_if_lost()
             raise
+
+    def _check_up(self) -> None:
+        if self._link is not None and not self._link.is_up:
+            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
+
+    async def _commit(self, connection: Connection, attempt: "_Attempt") -> None:
+        """Commits where the database was not lost meanwhile: what this server says may count no more."""
+        if attempt.epoch != self._servers.epoch:
+            connection.connection.close()
+            raise errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
+        attempt.phase = "commit"
+        await _commit(connection)
+        if attempt.epoch != self._servers.epoch:
+            raise errors.CommitInDoubt(IN_DOUBT_DETAIL)
 
     async def _raise_if_lost(self) -> None:
         """Tells a pool that is full because the database hangs from one that is busy: those before us find out soon."""

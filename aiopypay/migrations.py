@@ -4,12 +4,14 @@ yoyo-migrations was looked at: it notes a migration in a second transaction, so 
 two applies it again, and its lock is a row that outlives kill -9.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 
 import psycopg2
 import psycopg2.extensions
 
+from aiopypay.addresses import blocking_dsns
 from aiopypay.errors import StartError
 
 # In an installed package the files lie inside it, in a checkout beside it.
@@ -17,6 +19,10 @@ DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "mi
 
 # Any number will do, as long as all processes take the same.
 ADVISORY_LOCK = 4_117_729_001
+
+CONNECT_SECONDS = 3
+# A migration takes as long as it takes, and waits for those who use what it changes.
+PATIENT = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 
 CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS migrations (
@@ -34,8 +40,7 @@ def apply(database_url: str) -> list[str]:
     A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
     where the database cannot be reached, StartError for a migration that fails.
     """
-    patient = {"connect_timeout": 5, "options": "-c statement_timeout=0 -c lock_timeout=0"}
-    connection = psycopg2.connect(psycopg2.extensions.make_dsn(database_url, **patient))
+    connection = _connected(database_url)
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -47,6 +52,15 @@ def apply(database_url: str) -> list[str]:
         return [_apply(connection, file) for file in files() if file.stem not in known]
     finally:
         connection.close()
+
+
+def _connected(database_url: str) -> psycopg2.extensions.connection:
+    """Returns a connection to the first server that accepts one, and can be written where there are several."""
+    dsns = blocking_dsns(database_url, PATIENT)
+    for dsn in dsns[:-1]:
+        with contextlib.suppress(psycopg2.OperationalError):
+            return psycopg2.connect(dsn, connect_timeout=CONNECT_SECONDS)
+    return psycopg2.connect(dsns[-1], connect_timeout=CONNECT_SECONDS)
 
 
 def files() -> list[Path]:

@@ -23,15 +23,23 @@ FRESH_SECONDS = 0.02
 
 
 class Pool:
-    """At most `maxsize` connections, each handed to one caller at a time. Has what `aiopg.sa.Engine` asks of a pool."""
+    """At most `maxsize` connections, each handed to one caller at a time. Has what `aiopg.sa.Engine` asks of a pool.
 
-    def __init__(self, connect: Callable[[], Awaitable[aiopg.Connection]], maxsize: int) -> None:
+    A connection is used in the `epoch` it was made in. Later it is closed: at once where it is idle and the pool is
+    told, or else when it comes back, or is looked at again.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[aiopg.Connection]], maxsize: int, epoch: Callable[[], int] = lambda: 0
+    ) -> None:
         self._connect = connect
+        self._epoch = epoch
         self.maxsize = maxsize
         self.minsize = 0
         self._slots = asyncio.Semaphore(maxsize)
-        self._idle: list[tuple[aiopg.Connection, float]] = []
-        self._used: set[aiopg.Connection] = set()
+        # Each with the epoch it was made in; of what is idle, since when.
+        self._idle: list[tuple[aiopg.Connection, int, float]] = []
+        self._used: dict[aiopg.Connection, int] = {}
         self.closed = False
 
     @property
@@ -60,21 +68,32 @@ class Pool:
 
         The caller sets the deadline for connecting. Raises what connecting raises.
         """
+        # Before it is made: the database may be lost while this one connects.
+        epoch = self._epoch()
         connection = self._take_idle() or await self._connect()
-        self._used.add(connection)
+        self._used[connection] = epoch
         return connection
 
     def release(self, connection: aiopg.Connection) -> Awaitable[None]:
         """Takes a connection back, or closes one not at rest. Done when it returns; aiopg wants an awaitable."""
-        if connection in self._used:
-            self._used.remove(connection)
-            if not self.closed and _is_at_rest(connection):
-                self._idle.append((connection, time.monotonic()))
+        epoch = self._used.pop(connection, None)
+        if epoch is not None:
+            if not self.closed and epoch == self._epoch() and _is_at_rest(connection):
+                self._idle.append((connection, epoch, time.monotonic()))
             else:
                 connection.close()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    def close_outdated(self) -> None:
+        """Closes what is idle and was made in an earlier epoch."""
+        idle, self._idle = self._idle, []
+        for connection, epoch, since in idle:
+            if epoch == self._epoch():
+                self._idle.append((connection, epoch, since))
+            else:
+                connection.close()
 
     def close(self) -> None:
         """Closes what is idle now and what is in use when it comes back."""
@@ -103,9 +122,10 @@ class Pool:
 
     def _take_idle(self) -> aiopg.Connection | None:
         while self._idle:
-            connection, since = self._idle.pop()
+            connection, epoch, since = self._idle.pop()
             is_fresh = time.monotonic() - since < FRESH_SECONDS
-            if _is_at_rest(connection) and (is_fresh or not _has_news(connection)):
+            is_alive = _is_at_rest(connection) and (is_fresh or not _has_news(connection))
+            if is_alive and epoch == self._epoch():
                 return connection
             connection.close()
         return None

@@ -197,10 +197,12 @@ def _checked_url(url: str) -> str:
         parts = parse_dsn(url)
     except psycopg2.ProgrammingError:
         raise SettingsError("DATABASE_URL", "is not a PostgreSQL URL", DATABASE_URL_EXAMPLE) from None
-    hosts, ports = parts.get("host", "").split(","), parts.get("port", "5432").split(",")
+    hosts, ports = (parts.get("host") or parts.get("hostaddr", "")).split(","), parts.get("port", "5432").split(",")
+    if len(parts.get("hostaddr", parts.get("host", "")).split(",")) != len(hosts):
+        raise SettingsError("DATABASE_URL", "has not one address for each host", DATABASE_URL_EXAMPLE)
     if len(ports) not in (1, len(hosts)):
         raise SettingsError("DATABASE_URL", "has more ports than one, but not one for each host", DATABASE_URL_EXAMPLE)
-    if not all(WHOLE_NUMBER.fullmatch(port) and 1 <= int(port) <= 65535 for port in ports):
+    if not all(WHOLE_NUMBER.fullmatch(port) and 1 <= int(port) <= 65535 for port in ports if port):
         raise SettingsError("DATABASE_URL", "has a port that is not from 1 to 65535", DATABASE_URL_EXAMPLE)
     return url
 

@@ -25,6 +25,8 @@ UNPLACED = (
     "unplaced  {order.order_id}  user {order.user_id}  {order.from_account_id} -> {order.to_account_id}  "
     "{order.amount}  {order.reason}"
 )
+# A node that runs is seen each second.
+GONE_SECONDS = 10
 LINE = (
     "{line.sequence:>8}  {line.state:<8} {line.order_id}  user {line.user_id}  "
     "{line.from_account_id} -> {line.to_account_id}  {line.amount}  {told}"
@@ -124,6 +126,19 @@ def move(node_id: UUID) -> None:
     asyncio.run(_move_lease(node_id))
 
 
+@lease.command()
+@click.argument("node_id", type=click.UUID)
+@click.option("--force", is_flag=True, help="Although it holds the lease: its data directory is lost for good.")
+def forget(node_id: UUID, force: bool) -> None:
+    """Remove a node that is gone for good, so that the nodes left no longer reckon with it.
+
+    Its lease, if it held that, goes to the next node that is online. Not for a node that runs: stop it instead, which
+    removes it where it is not the only one. A node whose journal may hold payments is to be started, not forgotten.
+    Payments that it accepted and did not book are booked when it is started again, and not before.
+    """
+    asyncio.run(_forget_node(node_id, force))
+
+
 def _lines(data_dir: Path, state: State | None) -> Iterator[JournalLine]:
     after = 0
     while page := _page(data_dir, state, after):
@@ -190,6 +205,49 @@ async def _move_lease(node_id: UUID) -> None:
         click.echo(f"There is no node {node_id}: `lease` lists them.", err=True)
         sys.exit(1)
     click.echo(f"Node {node_id} stands in from now on.")
+
+
+async def _forget_node(node_id: UUID, force: bool) -> None:
+    database = _database()
+    try:
+        async with database.transaction() as connection:
+            found = await installation.presence(connection, node_id)
+            refusal = _reason_to_keep(node_id, found, force)
+            if refusal is None:
+                await installation.remove(connection, node_id)
+    except Problem as problem:
+        raise StartError(problem.detail) from problem
+    finally:
+        database.close()
+    if refusal is not None:
+        click.echo(refusal, err=True)
+        sys.exit(1)
+    click.echo(f"Node {node_id} is forgotten.")
+    if found is not None and found[1]:
+        click.echo(
+            "It held the lease, which is free: the next node that is online takes it. Should its data directory turn "
+            "up, start it only while the database is up: it then books what its journal holds, and knows that it does "
+            "not stand in."
+        )
+
+
+def _reason_to_keep(node_id: UUID, found: tuple[float, bool] | None, force: bool) -> str | None:
+    if found is None:
+        return f"There is no node {node_id}: `lease` lists them."
+    seconds, holds_lease = found
+    if seconds < GONE_SECONDS:
+        return (
+            f"Node {node_id} was seen {seconds:.0f} s ago. If it runs, stop it, or it would be back within a second; "
+            f"if it does not, try again {GONE_SECONDS} s after it was last seen."
+        )
+    if holds_lease and not force:
+        return (
+            f"Node {node_id} holds the lease. Where it only cannot reach the database, it accepts payments at this "
+            "moment, and another node that stands in, too, would spend the same money; and its journal may hold "
+            "payments that are not booked yet. If its data directory is there, start it and let it settle. If it is "
+            f"lost for good, and no process runs on it: lease forget --force {node_id}"
+        )
+    return None
 
 
 def _settings() -> Settings:

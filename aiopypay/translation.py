@@ -25,6 +25,7 @@ UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
 UNIQUE_VIOLATION = "23505"
 
 UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
+IN_DOUBT_DETAIL = "The database did not answer to COMMIT. Retry with the same Idempotency-Key."
 
 
 def translate(error: BaseException, phase: Phase) -> errors.Problem:
@@ -33,7 +34,7 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
     if isinstance(error, ServerCancel):
         code = "57014"
     if phase == "commit" and not _certainly_not_committed(code):
-        return errors.CommitInDoubt("The database did not answer to COMMIT. Retry with the same Idempotency-Key.")
+        return errors.CommitInDoubt(IN_DOUBT_DETAIL)
     if code in BUSY | OUTDATED:
         busy = errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
         busy.is_conflict = code in CONFLICTS

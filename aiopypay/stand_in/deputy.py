@@ -45,7 +45,7 @@ class Deputy:
         self.standing = Standing(None, holds_lease=False, nodes=1)
         # Whether every user and account is remembered; until then an unknown one proves nothing.
         self.filled = False
-        # Set where all was forgotten, and is to be read anew.
+        # Set when the memory was forgotten: whoever fills it begins anew.
         self.forgotten = asyncio.Event()
         # Why the operator must look before anything goes on: a foreign database.
         self.foreign: str | None = None
@@ -61,9 +61,9 @@ class Deputy:
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
+        self.forgotten.set()
         await self._node.run(deputy_work.forget_memory)
         self._node.start_keeping()
-        self.forgotten.set()
 
     @property
     def blocked(self) -> str | None:
@@ -239,7 +239,7 @@ class Deputy:
 
     def note_standing(self, installation_id: UUID, lease: Lease) -> None:
         """Remembers what the database says of the lease."""
-        standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes)
+        standing = Standing(installation_id, lease.node_id == self._node.node_id, lease.nodes, lease.departures)
         if standing != self.standing:
             self.standing = standing
             self._node.post(deputy_work.write_standing, standing)

@@ -21,16 +21,21 @@ from aiopypay.store.users import User
 FILLED = "filled"
 HOLDS_LEASE = "holds_lease"
 NODES = "nodes"
+DEPARTURES = "departures"
 INSTALLATION = "installation_id"
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether this node may stand in, as last heard from the database; kept over restarts."""
+    """Whether this node may stand in, as last heard from the database; kept over restarts.
+
+    `departures`: how many nodes had been removed from it by then.
+    """
 
     installation_id: UUID | None
     holds_lease: bool
     nodes: int
+    departures: int = 0
 
 
 def recall(store: Store) -> tuple[Standing, float, bool]:
@@ -40,6 +45,7 @@ def recall(store: Store) -> tuple[Standing, float, bool]:
         UUID(installation) if installation else None,
         store.setting(HOLDS_LEASE) == "yes",
         int(store.setting(NODES) or 1),
+        int(store.setting(DEPARTURES) or 0),
     )
     return standing, float(store.setting(SECONDS_DOWN) or 0), store.setting(FILLED) == "yes"
 
@@ -98,6 +104,7 @@ def write_standing(store: Store, standing: Standing) -> None:
         store.set_setting(INSTALLATION, str(standing.installation_id))
         store.set_setting(HOLDS_LEASE, "yes" if standing.holds_lease else "no")
         store.set_setting(NODES, str(standing.nodes))
+        store.set_setting(DEPARTURES, str(standing.departures))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Fill:
         """Reads everything once; returns when it is remembered. `with_orders`: the orders, too."""
         started = datetime.now(UTC)
         self.users = self.accounts = self.orders = 0
+        self.done = False
         while not await self._fill_currencies():  # noqa: ASYNC110 - nobody can tell us; we must try
             await asyncio.sleep(RETRY_SECONDS)
         await self._fill_users()
@@ -97,15 +98,15 @@ class Fill:
         while before is None and after is not None:
             records, after = await self._page(partial(_bare_orders_after, order_id=after), _remember_orders)
             self.orders += len(records)
-        if before is None:
+        if before is None and not self._deputy.forgotten.is_set():
             await self._node.run(_set, KEYS_COMPLETE)
 
     async def _finish(self, complete: bool) -> None:
         self.done = True
-        if not complete or self._node.fenced:
-            return
-        await self._node.run(_set, FILLED)
-        self._deputy.filled = True
+        if complete and not self._node.fenced and not self._deputy.forgotten.is_set():
+            await self._node.run(_set, FILLED)
+            # What was forgotten meanwhile is filled anew.
+            self._deputy.filled = not self._deputy.forgotten.is_set()
 
     async def _page(
         self, read: Callable[[Connection], Awaitable[Page]], remember: Callable[[Store, Page], None]

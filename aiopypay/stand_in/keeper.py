@@ -1,14 +1,16 @@
 """What a node does while online: shows that it is there, keeps or takes the lease, follows the other nodes."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from aiopypay import migrations
 from aiopypay.database import Database
-from aiopypay.errors import Problem
+from aiopypay.errors import Problem, StandInFenced
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.identity import trouble_with
@@ -18,7 +20,7 @@ from aiopypay.stand_in.records import KnownUser
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountState
-from aiopypay.store.installation import beat, register, release
+from aiopypay.store.installation import Lease, beat, has_others, register, remove
 from aiopypay.store.orders import OrderRecord, find_orders
 
 TURN_SECONDS = 1.0
@@ -39,8 +41,10 @@ class Keeper:
         self._rates = rates
         self._node = node
         self._deputy = deputy
-        # The last transfer and account seen, and when, by the database's clock.
+        # The last transfer and account seen, and when, by the database's clock; None while no others are followed.
         self._seen: tuple[int, int, datetime] | None = None
+        # That of the last turn: nothing was missed since unless the database was lost.
+        self._epoch: int | None = None
 
     async def run(self) -> None:
         """Takes turns; never returns."""
@@ -51,19 +55,18 @@ class Keeper:
                     await self.register()
                     await self._rates.follow()
                     await self._deputy.trim_orders()
-                    if self._deputy.standing.nodes > 1:
-                        await self._follow()
                 except Problem as problem:
                     logger.debug("The keeper skips a turn: %s", problem)
                 except Exception:
                     logger.exception("The keeper skips a turn")
 
     async def register(self) -> None:
-        """Registers the node and takes the lease where it is free.
+        """Registers the node, takes the lease where it is free, and reads what others have changed.
 
         A database that is not the one this node knows, or has forgotten something, or is to be migrated first, counts
         as lost: recovery sees to it, or tells the operator. Raises what Database.transaction raises.
         """
+        epoch = self._deputy.switch.epoch
         moments, lease = self._deputy.moments, None
         async with moments.turn, moments.checked(), self._database.transaction() as connection:
             heartbeat = await beat(connection)
@@ -76,32 +79,76 @@ class Keeper:
         if trouble is not None:
             self._deputy.switch.lost(trouble)
         if lease is not None:
-            self._deputy.note_standing(heartbeat.installation_id, lease)
+            await self._note(heartbeat.installation_id, lease)
+            self._epoch = epoch
 
-    async def release(self) -> None:
-        """Gives the lease up at a clean stop, as far as the database can be told. A node that is alone keeps it.
+    async def leave(self) -> None:
+        """At a clean stop, takes this node from those that there are, and gives up its lease.
 
-        Forgotten here first: were it kept here and given up there, two nodes could stand in at the next outage.
+        A node that is alone stays, and keeps the lease: it must be able to start without the database. The lease is
+        forgotten here first: were it kept here and given up there, two nodes could stand in at the next outage.
         """
         if self._deputy.standing.nodes <= 1:
             return
         try:
-            await self._deputy.forget_lease()
             async with self._database.transaction() as connection:
-                await release(connection, self._node.node_id)
+                if await has_others(connection, self._node.node_id):
+                    await self._deputy.forget_lease()
+                    await remove(connection, self._node.node_id)
         except Problem as problem:
-            logger.warning("The stand-in lease is kept: %s", problem)
+            logger.warning("This node stays registered, with the stand-in lease if it held that: %s", problem)
 
-    async def _follow(self) -> None:
-        """Remembers what the other nodes have changed: accounts and users by version, orders by id."""
-        seen = await self._deputy.moments.learn(self._database, self._changed, _remember)
-        if seen is not None:
-            self._seen = seen.position
+    async def _note(self, installation_id: UUID, lease: Lease) -> None:
+        """Notes what the database says. Where that lets this node do more, it first learns what others have changed.
+
+        Otherwise one that has just become the only node, or the one that stands in, would count on what it last read.
+        """
+        if self._has_missed(lease):
+            # A store that fails fences the node.
+            with contextlib.suppress(StandInFenced):
+                await self._deputy.forget_memory()
+        elif lease.nodes > 1 or self._seen is not None:
+            self._deputy.note_standing(installation_id, self._no_more_than_before(lease))
+            while not await self._follow() and lease.nodes == 1:
+                logger.debug("There is more that others have changed")
+        self._deputy.note_standing(installation_id, lease)
+        if lease.nodes == 1:
+            self._seen = None
+
+    def _has_missed(self, lease: Lease) -> bool:
+        """Whether others may have changed something that this node has not followed."""
+        before = self._deputy.standing
+        was_away = self._epoch != self._deputy.switch.epoch
+        came_and_went = lease.departures != before.departures
+        return self._seen is None and (came_and_went or (was_away and max(lease.nodes, before.nodes) > 1))
+
+    def _no_more_than_before(self, lease: Lease) -> Lease:
+        """Returns the lease as it is, but that it is not this node's where it was not, and no node has gone."""
+        before = self._deputy.standing
+        is_new = lease.node_id == self._node.node_id and not before.holds_lease
+        return replace(
+            lease,
+            node_id=None if is_new else lease.node_id,
+            nodes=max(lease.nodes, before.nodes),
+            departures=before.departures,
+        )
+
+    async def _follow(self) -> bool:
+        """Remembers what the other nodes have changed: accounts and users by version, orders by id.
+
+        Tells whether that was all.
+        """
+        changed = await self._deputy.moments.learn(self._database, self._changed, _remember)
+        if changed is None:
+            return False
+        self._seen = changed.position
+        return changed.is_all
 
     async def _changed(self, connection: Connection) -> "_Changed":
         now = await pages.now(connection)
+        last_ids = await pages.last_ids(connection)
         if self._seen is None:
-            self._seen = (*await pages.last_ids(connection), now)
+            self._seen = (*last_ids, now)
         seen_transfer, seen_account, seen_at = self._seen
         after = max(0, seen_transfer - OVERLAP_IDS)
         orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
@@ -112,7 +159,8 @@ class Keeper:
         accounts += await pages.accounts_of_users(connection, [user.id for user in users])
         last_account = max((account.id for account in opened), default=seen_account)
         position = max(seen_transfer, last_transfer), max(seen_account, last_account), now
-        return _Changed(users, accounts, list(records.values()), position)
+        is_all = position[0] >= last_ids[0] and position[1] >= last_ids[1]
+        return _Changed(users, accounts, list(records.values()), position, is_all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +170,7 @@ class _Changed:
     orders: Sequence[OrderRecord]
     # The last transfer and account seen, and when.
     position: tuple[int, int, datetime]
+    is_all: bool
 
 
 def _remember(store: Store, changed: _Changed) -> None:

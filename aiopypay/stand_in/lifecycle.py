@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -94,15 +94,15 @@ class StandIn:
             self._switch.lost("the stand-in store is damaged")
             return
         await self._open()
-        for work in (self._recovery.run(), self._keeper.run(), self._remember_everything()):
+        for work in (self._recovery.run, self._keeper.run, self._remember_everything):
             self._tasks.append(asyncio.create_task(_guarded(work)))
 
     async def stop(self) -> None:
-        """Ends what runs beside the requests, gives the lease up where others could take it, closes the store."""
+        """Ends what runs beside the requests, leaves the other nodes where there are any, closes the store."""
         await _ended(self._tasks)
         await self.changes.close()
         if self._switch.is_up:
-            await self._keeper.release()
+            await self._keeper.leave()
         self.deputy.note_away()
         self._recovery.close()
         await self._node.close()
@@ -153,8 +153,8 @@ class StandIn:
                 raise StartError(f"the first start needs the database: {problem.detail}") from problem
             self._switch.lost(problem.detail)
             logger.warning("Starting without the database, from what was known.")
-        # What may have changed behind this node's back is not relied upon: it is forgotten, and read anew.
-        if not self._node.keeps_balances or (self._switch.is_up and self.deputy.standing.nodes > 1):
+        # What was not recorded is not relied upon: all is forgotten, and read anew.
+        if not self._node.keeps_balances:
             with contextlib.suppress(StandInFenced):
                 await self.deputy.forget_memory()
         if self._switch.is_up:
@@ -187,9 +187,10 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
         _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
 
 
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Begins it only in its task: one that is cancelled before its first step leaves nothing behind."""
     try:
-        await work
+        await work()
     except Exception:
         logger.critical("A part of stand-in has ended; restart the service", exc_info=True)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -20,13 +21,16 @@ class Mode(StrEnum):
 class ModeSwitch:
     """The one place that changes the mode. It is the `Link` that all connections of requests share.
 
-    `epoch` counts the times the database was lost: what was read in an earlier epoch is not remembered any more.
+    `epoch` counts the times the database was lost: what was read in an earlier epoch is not remembered any more, and no
+    connection of an earlier one is used. `servers` are where all connections of this one lead, by database URL.
     """
 
     def __init__(self) -> None:
         self.mode = Mode.ONLINE
         self.since = datetime.now(UTC)
         self.epoch = 0
+        self.servers: dict[str, str] = {}
+        self._when_lost: list[Callable[[], None]] = []
         self._up = asyncio.Event()
         self._up.set()
         self._down = asyncio.Event()
@@ -55,6 +59,8 @@ class ModeSwitch:
         self._enter(Mode.STAND_IN)
         self._up.clear()
         self._down.set()
+        for callback in self._when_lost:
+            callback()
         logger.error("The database is lost (%s). Mode: stand-in.", reason)
 
     def settling(self) -> None:
@@ -62,13 +68,18 @@ class ModeSwitch:
         self._enter(Mode.SETTLING)
         logger.warning("The database is back. Mode: settling.")
 
-    def online(self) -> None:
-        """The journal is empty. Called under the writer's lock."""
+    def online(self, servers: dict[str, str] | None = None) -> None:
+        """The journal is empty. Called under the writer's lock. `servers`: where it was settled; None: as before."""
+        self.servers = self.servers if servers is None else servers
         self._enter(Mode.ONLINE)
         self._down.clear()
         self._up.set()
         self._down_at = None
         logger.warning("Everything accepted is settled. Mode: online.")
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Has this called each time the database is lost. It must not fail."""
+        self._when_lost.append(callback)
 
     async def wait_until_down(self) -> None:
         """Returns once the database is lost."""

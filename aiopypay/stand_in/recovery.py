@@ -84,7 +84,11 @@ class Recovery:
         """Brings the service back online each time the database was lost; never returns."""
         while True:
             await self._switch.wait_until_down()
+            # The server that was lost may be well again; but what is connected to it may be dead, or to what it was.
+            self._database.renew(first=self._switch.servers.get(self._database_url))
             while not await self._is_back():
+                # Nor may one that does not do keep the probe from those that would.
+                self._database.renew()
                 await self._sleep(PROBE_SECONDS)
             self._switch.settling()
             await self._settle_until_online()
@@ -184,7 +188,8 @@ class Recovery:
 
     async def _migrate(self) -> bool:
         try:
-            await asyncio.to_thread(migrations.apply, self._database_url)
+            # Where the probe has been, and not at another server that may have been this one's place before.
+            await asyncio.to_thread(migrations.apply, self._database.server or self._database_url)
         except (StartError, psycopg2.Error) as error:
             self._wait_for(f"migrations could not be applied: {' '.join(str(error).split())}")
             return False
@@ -232,7 +237,8 @@ class Recovery:
                 elif not await self._is_as_it_was_left():
                     return settled
                 self._deputy.note_online()
-                self._switch.online()
+                server = self._database.server
+                self._switch.online({self._database_url: server} if server else None)
                 self.waits_for = None
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled

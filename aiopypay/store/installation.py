@@ -23,15 +23,28 @@ UPDATE stand_in_lease SET node_id = %(node_id)s, taken_at = now() WHERE node_id 
 """
 
 SELECT_LEASE = """
-SELECT node_id, taken_at, last_seen_at, (SELECT count(*) FROM nodes)
+SELECT node_id, taken_at, last_seen_at, (SELECT count(*) FROM nodes), (SELECT departures FROM installation)
 FROM stand_in_lease
 LEFT JOIN nodes ON nodes.id = node_id
 """
 
-RELEASE_LEASE = """
-UPDATE stand_in_lease SET node_id = NULL, taken_at = NULL
-WHERE node_id = %(node_id)s AND (SELECT count(*) FROM nodes) > 1
+# By the row that each heartbeat writes: nodes come and go one after the other.
+LOCK_NODES = "SELECT FROM installation FOR UPDATE"
+
+SELECT_OTHERS = "SELECT EXISTS (SELECT FROM nodes WHERE id <> %(node_id)s)"
+
+SELECT_NODE = """
+SELECT extract(EPOCH FROM clock_timestamp() - last_seen_at)::float8,
+    EXISTS (SELECT FROM stand_in_lease WHERE node_id = nodes.id)
+FROM nodes
+WHERE id = %(node_id)s
 """
+
+FREE_LEASE = "UPDATE stand_in_lease SET node_id = NULL, taken_at = NULL WHERE node_id = %(node_id)s"
+
+DELETE_NODE = "DELETE FROM nodes WHERE id = %(node_id)s"
+
+COUNT_DEPARTURE = "UPDATE installation SET departures = departures + 1"
 
 MOVE_LEASE = """
 UPDATE stand_in_lease SET node_id = %(node_id)s, taken_at = now()
@@ -52,12 +65,13 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who may stand in (None: nobody), and how many nodes have ever registered."""
+    """Who may stand in (None: nobody), how many nodes there are, and how many there were that have been removed."""
 
     node_id: UUID | None
     taken_at: datetime | None
     last_seen_at: datetime | None
     nodes: int
+    departures: int
 
 
 async def beat(connection: Connection) -> Heartbeat:
@@ -78,13 +92,32 @@ async def lease(connection: Connection) -> Lease:
     return Lease(*(await fetch(connection, SELECT_LEASE))[0])
 
 
-async def release(connection: Connection, node_id: UUID) -> None:
-    """Gives the lease up. A node that is alone keeps it: it must be able to start without the database."""
-    await fetch(connection, RELEASE_LEASE, {"node_id": node_id})
+async def has_others(connection: Connection, node_id: UUID) -> bool:
+    """Tells whether there are other nodes than this one, which stays true until the transaction ends."""
+    await fetch(connection, LOCK_NODES)
+    return bool((await fetch(connection, SELECT_OTHERS, {"node_id": node_id}))[0][0])
+
+
+async def presence(connection: Connection, node_id: UUID) -> tuple[float, bool] | None:
+    """Returns how many seconds ago the node was seen, and whether it holds the lease; None where there is none.
+
+    It stays true until the transaction ends.
+    """
+    await fetch(connection, LOCK_NODES)
+    rows = await fetch(connection, SELECT_NODE, {"node_id": node_id})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+async def remove(connection: Connection, node_id: UUID) -> None:
+    """Removes the node. Where it holds the lease, the lease is free. It comes back by registering."""
+    await fetch(connection, COUNT_DEPARTURE)
+    await fetch(connection, FREE_LEASE, {"node_id": node_id})
+    await fetch(connection, DELETE_NODE, {"node_id": node_id})
 
 
 async def move(connection: Connection, node_id: UUID | None) -> bool:
     """Gives the lease to a registered node, or to nobody; tells whether there is such a node."""
+    await fetch(connection, LOCK_NODES)
     return bool(await fetch(connection, MOVE_LEASE, {"node_id": node_id}))
 
 

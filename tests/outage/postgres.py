@@ -194,9 +194,13 @@ class PostgresServer:
             wait_until(self._starts_up, GONE_SECONDS, "PostgreSQL says that it is starting up")
             yield
         finally:
-            self._control("-w", "promote")
+            self.promote()
             self.start()
             self.execute("ALTER SYSTEM RESET hot_standby")
+
+    def promote(self) -> None:
+        """Makes a standby a primary; returns when it can be written."""
+        self._control("-w", "promote")
 
     def _control(self, *arguments: str) -> None:
         program = self.embedded.program("pg_ctl")

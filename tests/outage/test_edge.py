@@ -14,10 +14,11 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from aiopypay import errors, migrations
-from aiopypay.database import CONNECT_SECONDS, DEADLINE_SECONDS, Database
+from aiopypay.database import DEADLINE_SECONDS, Database
 from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, Overloaded, StatementRejected
 from aiopypay.ledger import TransferOrder
 from aiopypay.pool import QUEUE_SECONDS
+from aiopypay.servers import CONNECT_SECONDS
 from aiopypay.stand_in.records import Entry
 from aiopypay.statements import fetch
 from aiopypay.store.orders import OrderRecord

@@ -96,6 +96,7 @@ def test_the_sign_up_credit_is_exact_and_cannot_be_changed() -> None:
         ("DATABASE_URL", f"postgresql://user:{SECRET}@127.0.0.1:0/aiopypay"),
         ("DATABASE_URL", f"postgresql://user:{SECRET}@127.0.0.1:65536/aiopypay"),
         ("DATABASE_URL", f"postgresql://user:{SECRET}@a,b,c/d?port=1,2"),
+        ("DATABASE_URL", f"postgresql://user:{SECRET}@a,b/d?hostaddr=127.0.0.1"),
         ("DATABASE_URL", f"postgresql://user:{SECRET}@127.0.0.1/aiopypay?nonsense=1"),
     ],
 )
@@ -137,6 +138,12 @@ class TestDatabaseURL:
 
     def test_it_may_be_keywords(self) -> None:
         dsn = "host=127.0.0.1 dbname=aiopypay"
+        assert Settings.from_environment({"DATABASE_URL": dsn}).database_url == dsn
+
+    @pytest.mark.parametrize(
+        "dsn", ["postgresql://a,b:5433/d", "hostaddr=127.0.0.1,127.0.0.2 port=1,2", "host=a,b hostaddr=127.0.0.1,::1"]
+    )
+    def test_it_may_name_several_hosts(self, dsn: str) -> None:
         assert Settings.from_environment({"DATABASE_URL": dsn}).database_url == dsn
 
     def test_it_is_composed_of_the_single_settings(self) -> None:
