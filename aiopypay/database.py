@@ -2,7 +2,8 @@
 
 Nothing of psycopg2 leaves this module. What does:
 
-- DatabaseUnavailable: could not connect, or the connection was lost, or the deadline passed, before COMMIT;
+- DatabaseUnavailable: could not connect, or the connection was lost, or the deadline passed, before COMMIT
+  (DatabaseUnfit: a database answered that must not be used);
 - CommitInDoubt: the same, while the answer to COMMIT was awaited;
 - DatabaseBusy: deadlock, serialisation failure, lock timeout, cancelled statement: nothing booked, try again;
 - StatementRejected (DuplicateOrder for a unique violation): anything else that PostgreSQL refused.
@@ -23,11 +24,13 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from aiopypay import driver, errors
 from aiopypay.addresses import single_address_dsns
 from aiopypay.pool import QUEUE_SECONDS, Pool
+from aiopypay.sessions import open_session
 from aiopypay.statements import Connection
 from aiopypay.translation import (
     UNAVAILABLE_DETAIL,
     Phase,
     ServerCancel,
+    SessionUnfit,
     is_unavailable,
     one_line,
     server_cancels_told_apart,
@@ -114,7 +117,8 @@ class Database:
     async def _connect(self) -> aiopg.Connection:
         """Returns a connection to the first address that accepts one. Raises what the last one raised.
 
-        Each has its share of the time, so that one that hangs does not hide those behind it.
+        Each has its share of the time, so that one that hangs does not hide those behind it. Without a link it is the
+        one who finds out whether the database can be used.
         """
         failure: Exception = OSError("the database URL names no address")
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -122,8 +126,8 @@ class Database:
         for dsn in dsns:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS / len(dsns)):
-                    return await driver.connect(dsn)
-            except (psycopg2.OperationalError, TimeoutError) as error:
+                    return await open_session(dsn, is_first=self._link is None)
+            except (psycopg2.Error, TimeoutError) as error:
                 failure = error
         raise failure
 
@@ -137,7 +141,7 @@ class Database:
             # The deadline begins with the turn: waiting behind others says nothing about the database.
             async with self._pool.slot(), asyncio.timeout(deadline_seconds), server_cancels_told_apart():
                 yield attempt
-        except (psycopg2.Error, TimeoutError, OSError, ServerCancel) as error:
+        except (psycopg2.Error, TimeoutError, OSError, ServerCancel, SessionUnfit) as error:
             raise self._translated(error, attempt) from error
         except errors.Overloaded:
             await self._raise_if_lost()
@@ -156,6 +160,21 @@ class Database:
         if self._link is not None and isinstance(problem, errors.DatabaseUnavailable):
             self._link.lost(f"{attempt.phase}: {one_line(error)}", attempt.epoch)
         return problem
+
+
+async def check_fitness(database_url: str) -> None:
+    """Raises StartError where a database answers that must not be used. One that does not answer is not judged."""
+    database = Database(database_url, connections=1)
+    try:
+        async with database.reading():
+            pass
+    except errors.DatabaseUnfit as unfit:
+        raise errors.StartError(unfit.reason) from unfit
+    except errors.Problem:
+        # Whoever needs it will say so.
+        return
+    finally:
+        database.close()
 
 
 @dataclass(slots=True)

@@ -10,11 +10,16 @@ from pathlib import Path
 import psycopg2
 import psycopg2.extensions
 
+from aiopypay import sessions
+from aiopypay.addresses import session_parameters
 from aiopypay.errors import StartError
+from aiopypay.translation import SessionUnfit, one_line
 
 # In an installed package the files lie inside it, in a checkout beside it.
 DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "migrations")
 
+# A migration takes as long as it takes; the rest of a session is as it always is.
+PATIENT = {"statement_timeout": "0", "lock_timeout": "0"}
 # Any number will do, as long as all processes take the same.
 ADVISORY_LOCK = 4_117_729_001
 
@@ -32,12 +37,12 @@ def apply(database_url: str) -> list[str]:
     """Applies what is outstanding and returns its names. Blocks; safe when several processes start together.
 
     A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
-    where the database cannot be reached, StartError for a migration that fails.
+    where the database cannot be reached, StartError for a migration that fails or a database that must not be used.
     """
-    patient = {"connect_timeout": 5, "options": "-c statement_timeout=0 -c lock_timeout=0"}
-    connection = psycopg2.connect(psycopg2.extensions.make_dsn(database_url, **patient))
+    connection = _connect(database_url)
     try:
         connection.autocommit = True
+        sessions.pin_blocking(connection, **PATIENT)
         with connection.cursor() as cursor:
             # Of this session: it ends with it, however it ends.
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
@@ -45,6 +50,8 @@ def apply(database_url: str) -> list[str]:
             cursor.execute("SELECT name FROM migrations")
             known = {name for (name,) in cursor.fetchall()}
         return [_apply(connection, file) for file in files() if file.stem not in known]
+    except SessionUnfit as unfit:
+        raise StartError(str(unfit)) from unfit
     finally:
         connection.close()
 
@@ -58,6 +65,11 @@ def files() -> list[Path]:
     raise StartError("the migrations are missing: reinstall aiopypay, or run it from its checkout")
 
 
+def _connect(database_url: str) -> psycopg2.extensions.connection:
+    parameters = session_parameters(psycopg2.extensions.parse_dsn(database_url), **PATIENT)
+    return psycopg2.connect(psycopg2.extensions.make_dsn(database_url, connect_timeout=5, **parameters))
+
+
 def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
     connection.autocommit = False
     try:
@@ -67,7 +79,7 @@ def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
     except psycopg2.OperationalError:
         raise
     except psycopg2.Error as error:
-        raise StartError(f"migration {file.name} failed: {' '.join(str(error).split())}") from error
+        raise StartError(f"migration {file.name} failed: {one_line(error)}") from error
     connection.autocommit = True
     logger.info("Applied migration %s.", file.stem)
     return file.stem

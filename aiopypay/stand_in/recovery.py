@@ -12,6 +12,7 @@ from aiopypay.database import Database
 from aiopypay.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
+    DatabaseUnfit,
     Problem,
     StandInFenced,
     StartError,
@@ -25,6 +26,8 @@ from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat
+from aiopypay.store.schema import has_schema
+from aiopypay.translation import one_line
 
 PROBE_SECONDS = 0.5
 PROBE_DEADLINE_SECONDS = 1.0
@@ -83,9 +86,13 @@ class Recovery:
     async def _is_back(self) -> bool:
         try:
             async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
+                await has_schema(connection)
                 heartbeat = await beat(connection)
         except StatementRejected as rejected:
             self._wait_for(f"the database has no aiopypay in it, or a broken one (SQLSTATE {rejected.sqlstate})")
+            return False
+        except DatabaseUnfit as unfit:
+            self._wait_for(unfit.reason)
             return False
         except Problem as problem:
             if getattr(problem.__cause__, "pgcode", None) == READ_ONLY:
@@ -107,7 +114,7 @@ class Recovery:
         try:
             await asyncio.to_thread(migrations.apply, self._database_url)
         except (StartError, psycopg2.Error) as error:
-            self._wait_for(f"migrations could not be applied: {' '.join(str(error).split())}")
+            self._wait_for(f"migrations could not be applied: {one_line(error)}")
             return False
         return True
 
