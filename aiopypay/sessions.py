@@ -81,8 +81,9 @@ def check(look: Sequence[Any]) -> None:
     _, encoding, replication_role, has_left_overs, *settings = look
     if encoding != ENCODING:
         raise SessionUnfit(
-            f"the database's encoding is {encoding}, but texts are counted and kept in UTF8: CREATE DATABASE … ENCODING "
-            "'UTF8' TEMPLATE template0, move the data there (pg_dump, pg_restore), and name it in DATABASE_URL"
+            f"the database's encoding is {encoding}, but must be UTF8, for texts to be counted and kept as they are: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, move the data there (pg_dump, pg_restore), and name "
+            "it in DATABASE_URL"
         )
     if replication_role != "origin":
         raise SessionUnfit(

@@ -91,9 +91,15 @@ def one_line(error: BaseException) -> str:
 
     Of what PostgreSQL says only the primary message and SQLSTATE: detail and context hold rows, with what is in them.
     """
-    primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
-    text = str(error) if primary is None else f"{primary} (SQLSTATE {error.pgcode})"  # type: ignore[attr-defined]
+    text = _primary(error) if isinstance(error, psycopg2.Error) else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _primary(error: psycopg2.Error) -> str:
+    if error.diag.message_primary is not None:
+        return f"{error.diag.message_primary} (SQLSTATE {error.pgcode})"
+    # Where the session has ended, or never began, all that there is is text. Details are lines of their own.
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def leave_rows_out(error: psycopg2.Error) -> None:

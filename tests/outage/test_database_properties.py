@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -127,9 +127,8 @@ class TestSettings:
 
         assert await settings_of(postgres.dsn) == SESSION_SETTINGS
 
-    @pytest.mark.parametrize("where", ["role", "database"])
     def test_migrations_run_under_the_same_but_with_patience(
-        self, empty_postgres: PostgresServer, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, empty_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "0001_look.sql").write_text(
             "CREATE TABLE theirs.seen AS SELECT name, current_setting(name) AS value FROM pg_settings;"
@@ -137,7 +136,7 @@ class TestSettings:
         )
         monkeypatch.setattr(migrations, "DIRECTORIES", (tmp_path,))
         empty_postgres.execute("CREATE SCHEMA theirs AUTHORIZATION aiopypay")
-        with hostile(empty_postgres, where):
+        with hostile(empty_postgres, "role"):
             migrations.apply(make_dsn(empty_postgres.dsn, options="-c search_path=theirs -c array_nulls=off"))
 
         seen = dict(empty_postgres.execute("SELECT name, value FROM theirs.seen"))
@@ -145,12 +144,9 @@ class TestSettings:
         assert {name: seen[name] for name in SESSION_SETTINGS} == SESSION_SETTINGS | patient
         assert empty_postgres.execute("SELECT to_regclass('theirs.found_by_the_path') IS NOT NULL") == [(True,)]
 
-    @pytest.mark.parametrize("where", ["role", "database"])
-    async def test_payments_mean_the_same(
-        self, empty_postgres: PostgresServer, new_service: NewService, where: str
-    ) -> None:
+    async def test_payments_mean_the_same(self, empty_postgres: PostgresServer, new_service: NewService) -> None:
         """From the first start on: single ones, a bulk, retries under their keys, and what is settled."""
-        with hostile(empty_postgres, where):
+        with hostile(empty_postgres, "database"):
             async with Proxy(empty_postgres.port) as proxy:
                 service = new_service(proxy.dsn(empty_postgres.dsn))
                 service.start()
@@ -263,13 +259,13 @@ class TestSchemas:
 
 
 @pytest.fixture
-async def strange_postgres(postgres: PostgresServer) -> AsyncIterator[PostgresServer]:
+def strange_postgres(postgres: PostgresServer) -> PostgresServer:
     """The cluster, with a database in SQL_ASCII for this test."""
     postgres.new_database()
     name = postgres.database
     postgres.execute_elsewhere(f"DROP DATABASE {name}")
     postgres.execute_elsewhere(f"CREATE DATABASE {name} OWNER aiopypay ENCODING 'SQL_ASCII' TEMPLATE template0")
-    yield postgres
+    return postgres
 
 
 class TestEncodings:
