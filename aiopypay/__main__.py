@@ -33,7 +33,7 @@ def main() -> None:
         signal.signal(number, _raise_stopped)
     try:
         commands(prog_name="aiopypay")
-    except (SettingsError, EmbeddedError, StartError, psycopg2.OperationalError) as error:
+    except (SettingsError, EmbeddedError, StartError, psycopg2.Error) as error:
         click.echo(f"aiopypay: {one_line(error)}", err=True)
         sys.exit(1)
     except Stopped as stopped:

@@ -13,7 +13,7 @@ import psycopg2.extensions
 from aiopypay import sessions
 from aiopypay.addresses import session_parameters
 from aiopypay.errors import StartError
-from aiopypay.translation import SessionUnfit, one_line
+from aiopypay.translation import SessionUnfit, leave_rows_out, one_line
 
 # In an installed package the files lie inside it, in a checkout beside it.
 DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "migrations")
@@ -79,6 +79,7 @@ def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
     except psycopg2.OperationalError:
         raise
     except psycopg2.Error as error:
+        leave_rows_out(error)
         raise StartError(f"migration {file.name} failed: {one_line(error)}") from error
     connection.autocommit = True
     logger.info("Applied migration %s.", file.stem)

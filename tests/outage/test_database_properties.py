@@ -18,7 +18,7 @@ from aiopypay.store.schema import TABLES, has_schema
 from tests.ledger import assert_ledger_balances
 
 from .caller import account_in, call
-from .load import Person, register_people
+from .load import Person, credentials, register_people
 from .postgres import PostgresServer
 from .proxy import Proxy
 from .service import NewService, ServiceProcess
@@ -188,6 +188,28 @@ class TestSettings:
         refusal = await refused_start(new_service(migrated_postgres.dsn))
 
         assert "RESET session_replication_role" in refusal
+
+    async def test_names_know_no_locale(self, postgres: PostgresServer, new_service: NewService) -> None:
+        """In Turkish the small form of I is no ASCII letter."""
+        if not postgres.execute("SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"):
+            pytest.skip("PostgreSQL has no ICU")
+        postgres.new_database()
+        postgres.execute_elsewhere(f"DROP DATABASE {postgres.database}")
+        postgres.execute_elsewhere(
+            f"CREATE DATABASE {postgres.database} OWNER aiopypay TEMPLATE template0 "
+            "ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
+        )
+        service = new_service(postgres.dsn)
+        service.start()
+        await service.wait_ready()
+        await register_people(service.base_url, ["ILI"])
+        form = {"username": "ili", "password": "password of ili"}
+        taken = await call(service.base_url, "POST", "/users", {}, form)
+        entered = await call(service.base_url, "GET", "/api/users/me", credentials("ili", "password of ILI"))
+
+        assert (taken.status, entered.status) == (409, 200)
+        # Not even the id of who is turned away is used up.
+        assert postgres.execute("SELECT last_value FROM users_id_seq") == [(2,)]
 
 
 def _pairs() -> Iterator[tuple[str, str]]:
