@@ -202,10 +202,10 @@ class TestSettings:
         service = new_service(postgres.dsn)
         service.start()
         await service.wait_ready()
-        await register_people(service.base_url, ["ILI"])
-        form = {"username": "ili", "password": "password of ili"}
+        await register_people(service.base_url, ["ili"])
+        form = {"username": "ILI", "password": "password of ILI"}
         taken = await call(service.base_url, "POST", "/users", {}, form)
-        entered = await call(service.base_url, "GET", "/api/users/me", credentials("ili", "password of ILI"))
+        entered = await call(service.base_url, "GET", "/api/users/me", credentials("ILI", "password of ili"))
 
         assert (taken.status, entered.status) == (409, 200)
         # Not even the id of who is turned away is used up.
