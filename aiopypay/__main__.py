@@ -18,6 +18,7 @@ from aiopypay.embedded import EmbeddedError, EmbeddedPostgres, StoppedByOperator
 from aiopypay.errors import StartError
 from aiopypay.settings import Settings, SettingsError, read_environment
 from aiopypay.stand_in_commands import journal, lease
+from aiopypay.translation import one_line
 
 logger = logging.getLogger("aiopypay")
 
@@ -32,8 +33,8 @@ def main() -> None:
         signal.signal(number, _raise_stopped)
     try:
         commands(prog_name="aiopypay")
-    except (SettingsError, EmbeddedError, StartError, psycopg2.OperationalError) as error:
-        click.echo(f"aiopypay: {' '.join(str(error).split())}", err=True)
+    except (SettingsError, EmbeddedError, StartError, psycopg2.Error) as error:
+        click.echo(f"aiopypay: {one_line(error)}", err=True)
         sys.exit(1)
     except Stopped as stopped:
         sys.exit(128 + stopped.args[0])
@@ -72,9 +73,11 @@ def migrate() -> None:
     Starts the embedded PostgreSQL for that time if it is the one and does not run.
     """
     from aiopypay import migrations
+    from aiopypay.database import check_fitness
 
     _configure_logging(logging.WARNING)
     with _database(Settings.from_environment(read_environment()), required=True) as database_url:
+        asyncio.run(check_fitness(database_url))
         applied = migrations.apply(database_url)
     for name in applied:
         click.echo(f"Applied {name}.")

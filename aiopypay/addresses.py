@@ -14,16 +14,31 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-# Server settings ride in the connection string for free. The limits are below the client's own deadline
-# (`database.DEADLINE_SECONDS`), so that a live server speaks first.
+# The limits are below the client's own deadline (`database.DEADLINE_SECONDS`), so that a live server speaks first.
 STATEMENT_MILLISECONDS = 1_200
+# What changes the meaning of our statements, as PostgreSQL shows it. Server, database, role, environment and the
+# operator's own `options` may say otherwise; `sessions` sees to it that these count. Not among them, on purpose:
+# - search_path: the operator may keep the tables in a schema of their own (`store.schema` checks that it is one);
+# - default_transaction_read_only: refused loudly, and what an operator sets to keep a database as it is;
+# - session_replication_role, which only a superuser may set: `sessions` refuses what switches triggers off;
+# - what changes the form of values that the driver reads in every form (bytea_output, extra_float_digits), warnings
+#   and the language of messages, the layout of what is made (default_tablespace), and plans, not results
+#   (enable_*, plan_cache_mode). Nothing of ours computes with intervals, floats, XML, or in a locale.
 SESSION_SETTINGS = {
     "statement_timeout": f"{STATEMENT_MILLISECONDS}ms",
     "lock_timeout": "400ms",
     "idle_in_transaction_session_timeout": "3s",
     "synchronous_commit": "on",
-    "default_transaction_isolation": "read\\ committed",
-    "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
+    # On, it ends the session with the first error: a duplicate order would pass for a lost database.
+    "exit_on_error": "off",
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
     "jit": "off",
 }
 
@@ -36,7 +51,6 @@ DEFAULTS = {
     # Explicit, because `prefer` changes sockets; an operator who wants TLS says sslmode=require or better.
     "sslmode": "disable",
     "gssencmode": "disable",
-    "client_encoding": "UTF8",
     "tcp_user_timeout": "3000",
     "keepalives_idle": "1",
     "keepalives_interval": "1",
@@ -50,7 +64,7 @@ async def single_address_dsns(database_url: str) -> list[str]:
     Where there are several, each demands a session that can write, unless the URL says otherwise: any of them may be a
     standby. A name that is not resolved in time is passed over. Raises OSError when no host has an address.
     """
-    url = _Url(database_url, SESSION_SETTINGS)
+    url = _Url(database_url)
     # One name alone has all the time that the caller has.
     seconds = RESOLVE_SECONDS if len(url.hosts) > 1 else None
     return url.dsns(await asyncio.gather(*(_resolved(host, seconds) for host in url.hosts), return_exceptions=True))
@@ -58,7 +72,7 @@ async def single_address_dsns(database_url: str) -> list[str]:
 
 def blocking_dsns(database_url: str, settings: Mapping[str, str]) -> list[str]:
     """Returns the same for sessions that have these settings, too. Blocks while names are resolved."""
-    url = _Url(database_url, {**SESSION_SETTINGS, **settings})
+    url = _Url(database_url, **settings)
     found: list[Any] = []
     for host in url.hosts:
         try:
@@ -86,10 +100,9 @@ class _Host:
 class _Url:
     """A database URL taken apart: the hosts that it names, and what is the same for all of them."""
 
-    def __init__(self, database_url: str, settings: Mapping[str, str]) -> None:
+    def __init__(self, database_url: str, **instead: str) -> None:
         self._parameters = {**DEFAULTS, **parse_dsn(database_url)}
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        self._parameters["options"] = f"{self._parameters.get('options', '')} {options}".strip()
+        self._parameters |= session_parameters(self._parameters, **instead)
         names, addresses, ports = (self._parameters.pop(name, "") for name in ("host", "hostaddr", "port"))
         # Where addresses are given, there is nothing to resolve; the host's name then serves TLS alone.
         named = (names or addresses or "127.0.0.1").split(",")
@@ -140,3 +153,18 @@ def _addresses(host: _Host, found: Any) -> list[dict[str, str]]:
     numeric = dict.fromkeys(str(info[4][0]) for info in found)
     # IPv4 first: servers that listen on both are reached either way, and many listen on IPv4 alone.
     return [{**where, "hostaddr": address} for address in sorted(numeric, key=lambda text: ":" in text)]
+
+
+def session_parameters(given: Mapping[str, str], **instead: str) -> dict[str, str]:
+    """Returns the parameters of a connection string that pin SESSION_SETTINGS, some of them to other values `instead`.
+
+    They ride in `options` for free, behind those of the operator: the last one counts.
+    """
+    pinned = {**SESSION_SETTINGS, **instead}
+    ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in pinned.items())
+    # Told to libpq by name, too, whose functions quote by it.
+    return {"options": f"{given.get('options', '')} {ours}".strip(), "client_encoding": pinned["client_encoding"]}
+
+
+def _escaped(value: str) -> str:
+    return value.replace(" ", "\\ ")

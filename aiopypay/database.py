@@ -2,7 +2,8 @@
 
 Nothing of psycopg2 leaves this module. What does:
 
-- DatabaseUnavailable: could not connect, or the connection was lost, or the deadline passed, before COMMIT;
+- DatabaseUnavailable: could not connect, or the connection was lost, or the deadline passed, before COMMIT
+  (DatabaseUnfit: a database answered that must not be used);
 - CommitInDoubt: the same, while the answer to COMMIT was awaited;
 - DatabaseBusy: deadlock, serialisation failure, lock timeout, cancelled statement: nothing booked, try again;
 - StatementRejected (DuplicateOrder for a unique violation): anything else that PostgreSQL refused.
@@ -27,6 +28,7 @@ from aiopypay.translation import (
     UNAVAILABLE_DETAIL,
     Phase,
     ServerCancel,
+    SessionUnfit,
     is_unavailable,
     one_line,
     server_cancels_told_apart,
@@ -122,7 +124,7 @@ class Database:
                 self._check_up()
                 attempt.epoch = self._servers.epoch
                 yield attempt
-        except (psycopg2.Error, TimeoutError, OSError, ServerCancel) as error:
+        except (psycopg2.Error, TimeoutError, OSError, ServerCancel, SessionUnfit) as error:
             raise self._translated(error, attempt) from error
         except errors.Overloaded:
             await self._raise_if_lost()
@@ -155,6 +157,21 @@ class Database:
         if self._link is not None and isinstance(problem, errors.DatabaseUnavailable):
             self._link.lost(f"{attempt.phase}: {one_line(error)}", attempt.epoch)
         return problem
+
+
+async def check_fitness(database_url: str) -> None:
+    """Raises StartError where a database answers that must not be used. One that does not answer is not judged."""
+    database = Database(database_url, connections=1)
+    try:
+        async with database.reading():
+            pass
+    except errors.DatabaseUnfit as unfit:
+        raise errors.StartError(unfit.reason) from unfit
+    except errors.Problem:
+        # Whoever needs it will say so.
+        return
+    finally:
+        database.close()
 
 
 @dataclass(slots=True)

@@ -1,9 +1,16 @@
 """aiopg's connection, as uvloop needs it."""
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import aiopg
+import psycopg2
+
+from aiopypay.translation import leave_rows_out, one_line
+
+logger = logging.getLogger(__name__)
 
 
 class Connection(aiopg.Connection):
@@ -28,7 +35,13 @@ class Connection(aiopg.Connection):
         if connection is None:
             return
         descriptor, writing = connection._fileno, connection._writing  # noqa: SLF001 - of this class's own kind
+        waiter = connection._waiter  # noqa: SLF001
         aiopg.Connection._ready(weak_self)  # noqa: SLF001
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            error = waiter.exception()
+            if isinstance(error, psycopg2.Error):
+                # Here, where it comes into being: whoever prints it, or what it led to, prints no row.
+                leave_rows_out(error)
         if writing and descriptor is not None and connection._fileno is None:  # noqa: SLF001
             # In this same turn of the loop: the number may be given out again at once.
             asyncio.get_running_loop().remove_writer(descriptor)
@@ -44,3 +57,12 @@ async def connect(dsn: str) -> aiopg.Connection:
         return await Connection(dsn, None, enable_hstore=False, enable_json=False)
     except RuntimeError as error:
         raise OSError(f"the event loop does not take the socket: {error}") from error
+
+
+def log_loop_failure(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """An exception handler for the event loop: aiopg tells it of statements that the server cancelled, in full."""
+    error = context.get("exception")
+    if isinstance(error, psycopg2.Error):
+        logger.warning("PostgreSQL cancelled a statement: %s", one_line(error))
+    else:
+        loop.default_exception_handler(dict(context))

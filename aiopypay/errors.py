@@ -248,6 +248,17 @@ class DatabaseUnavailable(Problem):
     retry_after_seconds = 1
 
 
+class DatabaseUnfit(DatabaseUnavailable):
+    """A database answers, but our statements would not mean there what they say. Nothing was done in it.
+
+    `reason` is one line that tells the operator what to do.
+    """
+
+    def __init__(self, detail: str, reason: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class CommitInDoubt(DatabaseUnavailable):
     """The answer to COMMIT is missing: the transaction may or may not be booked, even later."""
 

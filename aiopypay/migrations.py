@@ -11,8 +11,10 @@ from pathlib import Path
 import psycopg2
 import psycopg2.extensions
 
+from aiopypay import sessions
 from aiopypay.addresses import blocking_dsns
 from aiopypay.errors import StartError
+from aiopypay.translation import SessionUnfit, leave_rows_out, one_line
 
 # In an installed package the files lie inside it, in a checkout beside it.
 DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "migrations")
@@ -38,11 +40,12 @@ def apply(database_url: str) -> list[str]:
     """Applies what is outstanding and returns its names. Blocks; safe when several processes start together.
 
     A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
-    where the database cannot be reached, StartError for a migration that fails.
+    where the database cannot be reached, StartError for a migration that fails or a database that must not be used.
     """
     connection = _connected(database_url)
     try:
         connection.autocommit = True
+        sessions.pin_blocking(connection, **PATIENT)
         with connection.cursor() as cursor:
             # Of this session: it ends with it, however it ends.
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
@@ -50,6 +53,8 @@ def apply(database_url: str) -> list[str]:
             cursor.execute("SELECT name FROM migrations")
             known = {name for (name,) in cursor.fetchall()}
         return [_apply(connection, file) for file in files() if file.stem not in known]
+    except SessionUnfit as unfit:
+        raise StartError(str(unfit)) from unfit
     finally:
         connection.close()
 
@@ -81,7 +86,8 @@ def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:
     except psycopg2.OperationalError:
         raise
     except psycopg2.Error as error:
-        raise StartError(f"migration {file.name} failed: {' '.join(str(error).split())}") from error
+        leave_rows_out(error)
+        raise StartError(f"migration {file.name} failed: {one_line(error)}") from error
     connection.autocommit = True
     logger.info("Applied migration %s.", file.stem)
     return file.stem

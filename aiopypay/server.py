@@ -10,16 +10,17 @@ import time
 import psycopg2
 from aiohttp import web
 
-from aiopypay import migrations, superuser
+from aiopypay import driver, migrations, superuser
 from aiopypay.app import create_app
 from aiopypay.database import Database
-from aiopypay.errors import Problem, StartError
+from aiopypay.errors import DatabaseUnfit, Problem, StartError
 from aiopypay.http_server import Runner, allow_files
 from aiopypay.money import decimals_of
 from aiopypay.settings import Settings
 from aiopypay.stand_in.lifecycle import has_met_database
-from aiopypay.statements import fetch
 from aiopypay.store.accounts import currencies
+from aiopypay.store.schema import has_schema
+from aiopypay.translation import one_line
 
 START_PATIENCE_SECONDS = 30
 # Objects made and not freed again; some megabytes.
@@ -49,6 +50,7 @@ async def serve(settings: Settings) -> None:
 
 async def _start(settings: Settings) -> web.AppRunner:
     allow_files()
+    asyncio.get_running_loop().set_exception_handler(driver.log_loop_failure)
     await _prepare_database(settings)
     app = create_app(settings)
     runner = Runner(app)
@@ -90,9 +92,11 @@ async def _prepare_database(settings: Settings) -> None:
             await asyncio.to_thread(migrations.apply, settings.database_url)
             await superuser.ensure_password(settings)
             await _check_currencies(settings)
+        except DatabaseUnfit as unfit:
+            raise StartError(unfit.reason) from unfit
         except (psycopg2.Error, Problem) as error:
             # Away, starting up, read-only, busy: whatever it is, it may pass. A migration that fails is a StartError.
-            reason = _one_line(error.__cause__ or error)
+            reason = one_line(error.__cause__ or error)
             if has_met_database(settings):
                 logger.warning("The database does not answer: %s", reason)
                 return
@@ -128,15 +132,12 @@ async def _check_currencies(settings: Settings) -> None:
 async def _has_schema(database_url: str) -> bool:
     """Tells whether aiopypay's tables are there.
 
-    Raises DatabaseUnavailable where the database does not answer in time: migrations have no deadline.
+    Raises DatabaseUnfit where it must not be used, DatabaseUnavailable where it does not answer in time: migrations
+    have no deadline.
     """
     database = Database(database_url, connections=1)
     try:
         async with database.transaction() as connection:
-            return bool((await fetch(connection, "SELECT to_regclass('installation') IS NOT NULL"))[0][0])
+            return await has_schema(connection)
     finally:
         database.close()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

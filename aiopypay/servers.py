@@ -7,8 +7,8 @@ from typing import Protocol
 import aiopg
 import psycopg2
 
-from aiopypay import driver
 from aiopypay.addresses import single_address_dsns
+from aiopypay.sessions import open_session
 from aiopypay.translation import one_line
 
 CONNECT_SECONDS = 1.0
@@ -72,10 +72,10 @@ class Servers:
         self._renewals += 1
 
     async def connect(self) -> aiopg.Connection:
-        """Returns a connection. Raises psycopg2.OperationalError, TimeoutError, OSError."""
+        """Returns a connection. Raises psycopg2.Error, SessionUnfit, TimeoutError, OSError."""
         epoch, server = self.epoch, self.server
         if server is not None:
-            connection = await _connected(server, CONNECT_SECONDS)
+            connection = await self._connected(server, CONNECT_SECONDS)
         else:
             connection, server = await self._connect_to_any()
         if epoch != self.epoch or self.server not in (None, server):
@@ -95,15 +95,15 @@ class Servers:
         failures: list[Exception] = []
         for dsn in dsns:
             try:
-                return await _connected(dsn, CONNECT_SECONDS / len(dsns)), dsn
-            except (psycopg2.OperationalError, OSError) as error:
+                return await self._connected(dsn, CONNECT_SECONDS / len(dsns)), dsn
+            except (psycopg2.Error, OSError) as error:
                 failures.append(error)
         if len(failures) == 1:
             raise failures[0]
         # What the last one says may be the least of it.
         raise psycopg2.OperationalError("; ".join(map(one_line, failures)))
 
-
-async def _connected(dsn: str, seconds: float) -> aiopg.Connection:
-    async with asyncio.timeout(seconds):
-        return await driver.connect(dsn)
+    async def _connected(self, dsn: str, seconds: float) -> aiopg.Connection:
+        """Without a link it is the one who finds out whether the database can be used at all."""
+        async with asyncio.timeout(seconds):
+            return await open_session(dsn, is_first=self._link is None)

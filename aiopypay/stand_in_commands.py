@@ -11,7 +11,7 @@ import click
 from aiopypay.control import Decided, Wish, ask_decision, ask_journal, ask_refusal, ask_replay
 from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
-from aiopypay.errors import Problem, StartError
+from aiopypay.errors import DatabaseUnfit, Problem, StartError
 from aiopypay.representations import encode_json
 from aiopypay.settings import Settings, read_environment
 from aiopypay.stand_in.lifecycle import DIRECTORY
@@ -179,6 +179,8 @@ async def _show_lease() -> None:
         async with database.transaction() as connection:
             held = await installation.lease(connection)
             nodes = await installation.nodes(connection)
+    except DatabaseUnfit as unfit:
+        raise StartError(unfit.reason) from unfit
     except Problem as problem:
         raise StartError(problem.detail) from problem
     finally:
@@ -197,6 +199,8 @@ async def _move_lease(node_id: UUID) -> None:
     try:
         async with database.transaction() as connection:
             moved = await installation.move(connection, node_id)
+    except DatabaseUnfit as unfit:
+        raise StartError(unfit.reason) from unfit
     except Problem as problem:
         raise StartError(problem.detail) from problem
     finally:

@@ -49,11 +49,11 @@ async def fetch(
     raw: driver.Connection = connection.connection
     if isinstance(statement, str):
         return await _rows(raw, statement, parameters)
-    if statement.name not in raw.prepared:
-        # It stays prepared whatever becomes of the transaction.
-        await _rows(raw, statement.preparation)
-        raw.prepared.add(statement.name)
     try:
+        if statement.name not in raw.prepared:
+            # It stays prepared whatever becomes of the transaction.
+            await _rows(raw, statement.preparation)
+            raw.prepared.add(statement.name)
         return await _rows(raw, statement.execution, parameters)
     except psycopg2.Error as error:
         if error.pgcode in OUTDATED:

@@ -18,8 +18,9 @@ Phase = Literal["connect", "transaction", "commit"]
 # A serialisation failure, a deadlock.
 CONFLICTS = {"40001", "40P01"}
 BUSY = CONFLICTS | {"55P03", "57014", "25P03"}
-# A prepared statement that does not fit the tables any more, or is not there: a session made anew has it.
-OUTDATED = {"0A000", "26000"}
+# A prepared statement that does not fit the tables any more, is not there, or is somebody else's: a session made anew
+# has it, or is refused as what it is.
+OUTDATED = {"0A000", "26000", "42P05"}
 UNAVAILABLE_CLASSES = {"08", "53", "58"}
 UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
 UNIQUE_VIOLATION = "23505"
@@ -30,6 +31,8 @@ IN_DOUBT_DETAIL = "The database did not answer to COMMIT. Retry with the same Id
 
 def translate(error: BaseException, phase: Phase) -> errors.Problem:
     """Returns the problem that a failure of the driver in this phase is, told by class and SQLSTATE, never by text."""
+    if isinstance(error, SessionUnfit):
+        return errors.DatabaseUnfit(UNAVAILABLE_DETAIL, str(error))
     code: str | None = getattr(error, "pgcode", None)
     if isinstance(error, ServerCancel):
         code = "57014"
@@ -41,7 +44,7 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
         return busy
     if is_unavailable(error, code):
         return errors.DatabaseUnavailable(UNAVAILABLE_DETAIL)
-    logger.error("PostgreSQL rejected a statement (%s): %s", code, one_line(error))
+    logger.error("PostgreSQL rejected a statement: %s", one_line(error))
     if code == UNIQUE_VIOLATION:
         return errors.DuplicateOrder(code)
     return errors.StatementRejected(code or "")
@@ -63,6 +66,10 @@ def is_unavailable(error: BaseException, code: str | None) -> bool:
     )
 
 
+class SessionUnfit(Exception):
+    """A session in which our statements would not mean what they say; the message tells the operator what to do."""
+
+
 class ServerCancel(Exception):
     """The server cancelled the statement (statement_timeout, pg_cancel_backend)."""
 
@@ -81,6 +88,21 @@ async def server_cancels_told_apart() -> AsyncIterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the error's text for the log."""
-    text = str(error).strip() or type(error).__name__
-    return " ".join(text.split())
+    """Returns the error's text for the log.
+
+    Of what PostgreSQL says only the primary message and SQLSTATE: detail and context hold rows, with what is in them.
+    """
+    text = _primary(error) if isinstance(error, psycopg2.Error) else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _primary(error: psycopg2.Error) -> str:
+    if error.diag.message_primary is not None:
+        return f"{error.diag.message_primary} (SQLSTATE {error.pgcode})"
+    # Where the session has ended, or never began, all that there is is text. Details are lines of their own.
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def leave_rows_out(error: psycopg2.Error) -> None:
+    """Shortens the error's text to its `one_line`, for whoever prints it, or a traceback with it anywhere in it."""
+    error.args = (one_line(error),)

@@ -13,6 +13,7 @@ from aiopypay.database import Database
 from aiopypay.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
+    DatabaseUnfit,
     Problem,
     StandInFenced,
     StartError,
@@ -30,6 +31,8 @@ from aiopypay.stand_in.restoration_report import Report
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat
+from aiopypay.store.schema import has_schema
+from aiopypay.translation import one_line
 
 PROBE_SECONDS = 0.5
 PROBE_DEADLINE_SECONDS = 1.0
@@ -149,9 +152,13 @@ class Recovery:
         """Tells whether the database answers, can be written, is the one this node belongs to, and is migrated."""
         try:
             async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
+                await has_schema(connection)
                 heartbeat = await beat(connection)
         except StatementRejected as rejected:
             self._wait_for(f"the database has no aiopypay in it, or a broken one (SQLSTATE {rejected.sqlstate})")
+            return False
+        except DatabaseUnfit as unfit:
+            self._wait_for(unfit.reason)
             return False
         except Problem as problem:
             if getattr(problem.__cause__, "pgcode", None) == READ_ONLY:
@@ -191,7 +198,7 @@ class Recovery:
             # Where the probe has been, and not at another server that may have been this one's place before.
             await asyncio.to_thread(migrations.apply, self._database.server or self._database_url)
         except (StartError, psycopg2.Error) as error:
-            self._wait_for(f"migrations could not be applied: {' '.join(str(error).split())}")
+            self._wait_for(f"migrations could not be applied: {one_line(error)}")
             return False
         return True
 

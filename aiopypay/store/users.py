@@ -22,10 +22,11 @@ WHERE lower(username) = ANY($1::text[])
 )
 
 # A name that is known to be taken is looked for first: a conflict uses up an id. What is taken meanwhile is a conflict.
+# Names are of ASCII letters, and made small as such: the database's own locale may have other rules (Turkish).
 INSERT_USER = """
 INSERT INTO users (username, full_name, password_hash)
 SELECT %(username)s, %(full_name)s, %(password_hash)s
-WHERE NOT EXISTS (SELECT FROM users WHERE lower(username) = lower(%(username)s))
+WHERE NOT EXISTS (SELECT FROM users WHERE lower(username) = lower(%(username)s COLLATE "C"))
 ON CONFLICT (lower(username)) DO NOTHING
 RETURNING id
 """

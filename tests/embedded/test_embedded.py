@@ -70,7 +70,10 @@ def test_another_start_sees_the_same_data_under_the_same_address(embedded: Embed
     assert query(dsn, "SELECT value FROM kept") == [(42,)]
 
 
-def test_it_is_made_to_keep_money(embedded: EmbeddedPostgres) -> None:
+def test_it_is_made_to_keep_money_and_texts(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the locale of whoever starts it."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.setenv(name, "ru_RU.KOI8-R")
     embedded.start()
     expected = {
         "fsync": "on",
