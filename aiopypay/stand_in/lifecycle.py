@@ -15,6 +15,7 @@ from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import adopt_plans
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
@@ -45,6 +46,8 @@ class Report:
     fenced: str | None
     settling_waits_for: str | None
     refused: int
+    # Of those, how many touched accounts that others had changed since this node last knew of it.
+    refused_elsewhere: int
     remembered: dict[str, int | bool]
 
 
@@ -63,13 +66,19 @@ class StandIn:
         reads = Reads(self._node, switch, self.writers_lock)
         self.changes = UserChanges(database, self._node, switch, reads)
         self.rates = Rates(database, self._node, self.changes)
-        self._keeper = Keeper(database, self._node, self.deputy, reads, self.rates)
+        self._elsewhere = ChangesElsewhere(
+            database, self._node, self.deputy, rates=self.rates, writers_lock=self.writers_lock
+        )
+        self._keeper = Keeper(
+            database, self._node, self.deputy, reads=reads, rates=self.rates, elsewhere=self._elsewhere
+        )
         self._fill = Fill(
             database,
             self._node,
             self.deputy,
             reads=reads,
             rates=self.rates,
+            elsewhere=self._elsewhere,
             accounts_max=settings.offline.accounts_max,
         )
         self._recovery = Recovery(
@@ -77,6 +86,7 @@ class StandIn:
             self._node,
             self.deputy,
             self.changes,
+            self._elsewhere,
             writers_lock=self.writers_lock,
             keep_days=settings.offline.keep_days,
         )
@@ -106,6 +116,10 @@ class StandIn:
         self._recovery.close()
         await self._node.close()
 
+    def refusals(self) -> tuple[int, int]:
+        """Returns how many orders were refused at settling, and how many of them through changes made elsewhere."""
+        return self._recovery.refused, self._recovery.refused_elsewhere
+
     async def report(self) -> Report:
         """Returns the node's state."""
         pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
@@ -119,6 +133,7 @@ class StandIn:
             fenced=self.deputy.fence(),
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
+            refused_elsewhere=self._recovery.refused_elsewhere,
             remembered={"complete": self.deputy.filled, **counts},
         )
 
@@ -140,6 +155,11 @@ class StandIn:
         if not self._node.keeps_balances or (self._switch.is_up and self.deputy.standing.nodes > 1):
             with contextlib.suppress(StandInFenced):
                 await self.deputy.forget_memory()
+        await self._elsewhere.recall()
+        if self._switch.is_up:
+            # What cannot be read now is read in the keeper's first turn.
+            with contextlib.suppress(Problem):
+                await self._elsewhere.follow(overlap=True)
         if self._switch.is_up:
             if (await self._node.run(_journal))[0]:
                 self._switch.lost("the journal is not empty")
@@ -150,6 +170,11 @@ class StandIn:
         await self._switch.wait_until_up()
         self.changes.refresh_soon()
         await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+        while True:
+            await self._elsewhere.wait_until_lacking()
+            await self._switch.wait_until_up()
+            logger.warning("Very many rows were changed in SQL, or the log of that lacks some: all are read anew.")
+            await self._fill.run(with_orders=False)
 
 
 def has_met_database(settings: Settings) -> bool:
@@ -187,7 +212,7 @@ def _journal(store: Store) -> tuple[int, datetime | None]:
 
 def _counts(store: Store) -> dict[str, int]:
     accounts, users = store.counts()
-    return dict(zip(COUNTED, (users, accounts, store.order_count(), len(store.uncertain())), strict=True))
+    return dict(zip(COUNTED, (users, accounts, store.order_count(), store.uncertain_count()), strict=True))
 
 
 def _knows_keys(store: Store) -> bool:

@@ -31,6 +31,10 @@ class Rates:
         self._changes = changes
         self._turn = asyncio.Lock()
         self._remembered: Sequence[Currency] = ()
+        # Reads begun so far, the newest of those that are remembered, and changes under way here.
+        self._reads_begun = 0
+        self._newest_read = 0
+        self._changing = 0
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -39,24 +43,44 @@ class Rates:
         Raises what Database.transaction raises.
         """
         async with self._turn:
-            async with self._changes.transaction(SUPERUSER_NAME) as connection:
-                yield connection
-                currencies = await pages.currencies(connection)
-            self._remember(currencies)
+            self._changing += 1
+            try:
+                async with self._changes.transaction(SUPERUSER_NAME) as connection:
+                    yield connection
+                    currencies = await pages.currencies(connection)
+            finally:
+                self._changing -= 1
+            self._remember(self.begin_read(), currencies)
 
     async def follow(self, *, anew: bool = False) -> None:
         """Remembers what others have changed; `anew`: in any case. Raises what Database.transaction raises."""
         async with self._turn:
             if anew:
                 self._remembered = ()
+            read = self.begin_read()
             async with self._database.transaction() as connection:
                 currencies = await pages.currencies(connection)
-            self._remember(currencies)
+            self._remember(read, currencies)
 
-    def _remember(self, currencies: Sequence[Currency]) -> None:
-        if currencies != self._remembered and not self._node.fenced:
+    def begin_read(self) -> int:
+        """Returns the number of a read of the currencies that is about to begin, for `is_newest`."""
+        self._reads_begun += 1
+        return self._reads_begun
+
+    def is_newest(self, read: int, currencies: Sequence[Currency]) -> bool:
+        """Tells whether what this read has found is to be remembered, and takes it for so.
+
+        Not where a later read was remembered before it, or a change is under way here, which may end before it.
+        """
+        if self._changing or read < self._newest_read:
+            return False
+        self._newest_read, self._remembered = read, currencies
+        return True
+
+    def _remember(self, read: int, currencies: Sequence[Currency]) -> None:
+        before = self._remembered
+        if self.is_newest(read, currencies) and currencies != before and not self._node.fenced:
             self._node.post(_remember_currencies, currencies)
-            self._remembered = currencies
 
 
 def _remember_currencies(store: Store, currencies: Sequence[Currency]) -> None:

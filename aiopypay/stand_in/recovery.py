@@ -19,6 +19,7 @@ from aiopypay.errors import (
 )
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
@@ -45,6 +46,7 @@ class Recovery:
         node: Node,
         deputy: Deputy,
         changes: UserChanges,
+        elsewhere: ChangesElsewhere,
         *,
         writers_lock: asyncio.Lock,
         keep_days: int,
@@ -57,8 +59,9 @@ class Recovery:
         self._node = node
         self._lock = writers_lock
         self._changes = changes
+        self._elsewhere = elsewhere
         self._keep_days = keep_days
-        self._settlement = Settlement(self._database, node)
+        self._settlement = Settlement(self._database, node, elsewhere)
         self._away_noted_at = time.monotonic()
         self.waits_for: str | None = None
 
@@ -75,6 +78,11 @@ class Recovery:
     def refused(self) -> int:
         """How many orders were refused at settling since the process started."""
         return self._settlement.refused
+
+    @property
+    def refused_elsewhere(self) -> int:
+        """How many of those touched accounts that others had changed, which this node did not know."""
+        return self._settlement.refused_elsewhere.number
 
     def close(self) -> None:
         """Closes the connection."""
@@ -150,6 +158,7 @@ class Recovery:
             if await self._settlement.pending() == 0:
                 if self._node.fenced is None:
                     await self._changes.refresh_before_online(self._database)
+                    await self._elsewhere.read_before_online(self._database)
                 self._deputy.note_online()
                 self._switch.online()
                 self.waits_for = None

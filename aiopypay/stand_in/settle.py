@@ -21,10 +21,12 @@ from aiopypay.errors import (
     UnknownAccount,
 )
 from aiopypay.ledger import TransferOrder
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.groups import by_group, known_whole, oldest_batch
 from aiopypay.stand_in.identity import note_transfers
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.records import JournalEntry
+from aiopypay.stand_in.refusals import RefusalsElsewhere
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection, prolong
 from aiopypay.store.accounts import AccountState
@@ -63,10 +65,11 @@ class Settled:
 class Settlement:
     """Settles the journal of one node, batch by batch. A batch may be tried again at any point: ids are looked up."""
 
-    def __init__(self, database: Database, node: Node) -> None:
+    def __init__(self, database: Database, node: Node, elsewhere: ChangesElsewhere) -> None:
         self._database = database
         self._node = node
         self.refused = 0
+        self.refused_elsewhere = RefusalsElsewhere(database, elsewhere)
 
     async def pending(self) -> int:
         """Returns how many entries are not settled."""
@@ -146,7 +149,10 @@ class Settlement:
             yield connection
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
+        refused = [entry for entry in entries if entry.entry.order.id in settled.refused]
+        elsewhere = await self.refused_elsewhere.among(refused)
         await self._node.run(_mark, entries, settled, datetime.now(UTC))
+        self.refused_elsewhere.note(elsewhere)
         for order_id, reason in settled.refused.items():
             self.refused += 1
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)
