@@ -157,14 +157,13 @@ class StandIn:
                 await self.deputy.forget_memory()
         await self._elsewhere.recall()
         if self._switch.is_up:
-            # What cannot be read now is read in the keeper's first turn.
-            with contextlib.suppress(Problem):
-                await self._elsewhere.follow(overlap=True)
-        if self._switch.is_up:
             if (await self._node.run(_journal))[0]:
                 self._switch.lost("the journal is not empty")
             else:
                 self.deputy.note_online()
+                # What cannot be read now is read in the keeper's first turn.
+                with contextlib.suppress(Problem):
+                    await self._elsewhere.follow(overlap=True)
 
     async def _remember_everything(self) -> None:
         await self._switch.wait_until_up()
