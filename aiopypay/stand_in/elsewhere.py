@@ -133,7 +133,7 @@ class ChangesElsewhere:
             reading = _Reading(reading.users, reading.accounts, ())
         self._node.post(_remember, reading, known)
         self._unread -= known
-        return bool(known)
+        return bool(known or self._seen_meanwhile)
 
     def _next_page(self) -> list[Change]:
         """What is unread and can be read by itself. Whole tables of accounts and users are the fill's."""

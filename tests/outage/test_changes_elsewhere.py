@@ -3,7 +3,7 @@
 import asyncio
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ import pytest
 from aiopypay.database import Database
 from aiopypay.errors import NotKnownHere
 from aiopypay.passwords import Passwords
-from aiopypay.stand_in import reading
+from aiopypay.stand_in import elsewhere, reading
 from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.settle import Settlement
+from aiopypay.stand_in.store import Store
+from aiopypay.statements import Connection
 from aiopypay.store import change_log
 from aiopypay.store.administration import UserChange, change_user
+from aiopypay.store.change_log import Change
 from aiopypay.store.currencies import change_currency
 from aiopypay.store.users import User
 
@@ -68,6 +71,11 @@ async def known_amount(node: NodeHere, holder: Holder, amount: str) -> None:
 async def user(node: NodeHere, username: str) -> Any:
     """What the node answers about a user without the database."""
     return (await node.stand_in.deputy.users([username]))[username]
+
+
+async def is_read(node: NodeHere) -> bool:
+    """Whether all that was seen changed was read."""
+    return not await unread(node)
 
 
 async def unread(node: NodeHere) -> bool:
@@ -136,7 +144,7 @@ class TestService:
     async def test_at_rest(self, shop: Shop, report: Callable[[str], None]) -> None:
         pids = [shop.service.pid, *shop.postgres.processes()]
         before, started = {pid: cpu_seconds(pid) for pid in pids}, time.monotonic()
-        await asyncio.sleep(5)
+        await asyncio.sleep(3)
         took = time.monotonic() - started
         service, *servers = (cpu_seconds(pid) - before[pid] for pid in pids)
         shares = [100 * used / took for used in (service, sum(servers))]
@@ -337,6 +345,53 @@ class TestNode(OfNode):
             await asyncio.to_thread(postgres.start)
             await node.online()
         assert refused_orders(postgres) == []
+
+    async def test_what_changes_again_while_it_is_read_is_read_again(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna = three[0]
+        set_amount = "UPDATE accounts SET amount = %s WHERE id = %s"
+        read = elsewhere._read
+        again: list[int] = []
+
+        async def and_changed_again(connection: Connection, page: Sequence[Change]) -> Any:
+            reading = await read(connection, page)
+            if ("accounts", anna.account) in page and not again:
+                again.append(anna.account)
+                postgres.execute(set_amount, 30, anna.account)
+                await node.stand_in._elsewhere._look(node.others, overlap=False)
+            return reading
+
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            monkeypatch.setattr(elsewhere, "_read", and_changed_again)
+            postgres.execute(set_amount, 60, anna.account)
+            await eventually(lambda: bool(again), KNOWN_SECONDS, "the change is read")
+            await known_amount(node, anna, "30")
+            await eventually(lambda: is_read(node), KNOWN_SECONDS, "it is certain again")
+
+    async def test_a_rate_read_before_it_was_changed_here_is_not_remembered_after_it(
+        self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = elsewhere._read
+        rates: list[list[Decimal]] = []
+
+        async def and_changed_here(connection: Connection, page: Sequence[Change]) -> Any:
+            reading = await read(connection, page)
+            if not rates:
+                rates.append([currency.commission for currency in reading.currencies])
+                async with node.stand_in.rates.transaction() as changing:
+                    assert await change_currency(changing, "USD", None, Decimal("0.07"))
+            return reading
+
+        async with running(postgres.dsn, directory) as node:
+            await node.filled()
+            monkeypatch.setattr(elsewhere, "_read", and_changed_here)
+            postgres.execute("UPDATE currencies SET commission = 0.5 WHERE id = 'EUR'")
+            await eventually(lambda: bool(rates), KNOWN_SECONDS, "the change is read")
+            await eventually(lambda: is_read(node), KNOWN_SECONDS, "it is certain again")
+            known = await node.stand_in._node.run(Store.currencies)
+        assert [str(currency.commission) for currency in known] == ["0.07", "0.02", "0.5"]
 
     async def test_what_was_changed_while_the_database_was_away_is_known_once_it_is_back(
         self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
