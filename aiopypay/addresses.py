@@ -40,6 +40,8 @@ SESSION_SETTINGS = {
     "array_nulls": "on",
     "transform_null_equals": "off",
     "jit": "off",
+    # What these sessions change is not logged for the nodes (migrations/0007_change_log.sql).
+    "aiopypay.node": "yes",
 }
 
 DEFAULT_PORT = "5432"

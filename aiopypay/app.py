@@ -110,6 +110,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         throttle=throttle,
         trusted_proxies=settings.trusted_proxies,
     )
+    app[METRICS].watch_refusals(stand_in.refusals)
     await stand_in.start()
     async with control_server(settings.data_dir, stand_in):
         yield

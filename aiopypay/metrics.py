@@ -1,6 +1,10 @@
 """What Prometheus reads at /metrics."""
 
+from collections.abc import Callable, Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,6 +33,26 @@ class Metrics:
         requests.inc()
         histogram.observe(seconds)
 
+    def watch_refusals(self, refusals: Callable[[], tuple[int, int]]) -> None:
+        """Tells, each time, how many orders were refused at settling, and of them through changes made elsewhere."""
+        self._registry.register(_Refusals(refusals))
+
     def text(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Refusals(Collector):
+    def __init__(self, refusals: Callable[[], tuple[int, int]]) -> None:
+        self._refusals = refusals
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        refused, elsewhere = self._refusals()
+        yield CounterMetricFamily(
+            "aiopypay_refused_at_settling", "Orders accepted without the database and refused at settling", refused
+        )
+        yield CounterMetricFamily(
+            "aiopypay_refused_after_changes_elsewhere",
+            "Of those, how many were on accounts that were changed in SQL without this node knowing",
+            elsewhere,
+        )

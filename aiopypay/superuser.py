@@ -7,6 +7,7 @@ from aiopypay.generated import generated_secret
 from aiopypay.ledger import SUPERUSER_ID
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
+from aiopypay.store.change_log import log_for_nodes
 from aiopypay.store.users import UNUSABLE_PASSWORD, password_hash_of, replace_password_hash
 
 FILE_NAME = "superuser-password"
@@ -31,6 +32,8 @@ async def ensure_password(settings: Settings) -> None:
         password = settings.superuser_password or generated_secret(settings.data_dir / FILE_NAME, GENERATED_BYTES)
         encoded = await passwords.hash(password)
         async with database.transaction() as connection:
+            # Not by a node that remembers what it does.
+            await log_for_nodes(connection)
             await replace_password_hash(connection, SUPERUSER_ID, UNUSABLE_PASSWORD, encoded)
     finally:
         passwords.close()

@@ -22,7 +22,11 @@ class JournalBody(msgspec.Struct):
 
 
 class HealthBody(msgspec.Struct):
-    """How the node is. `fenced` says why it would not stand in, `settling_waits_for` what the operator must see to."""
+    """How the node is. `fenced` says why it would not stand in, `settling_waits_for` what the operator must see to.
+
+    `refused_after_changes_elsewhere` counts, among what was refused at settling, orders on accounts that were changed
+    in SQL just before the database was lost or while it was.
+    """
 
     status: str
     mode: str
@@ -32,6 +36,7 @@ class HealthBody(msgspec.Struct):
     fenced: str | None
     settling_waits_for: str | None
     refused_at_settling: int
+    refused_after_changes_elsewhere: int
     remembered: dict[str, int | bool]
     version: str
 
@@ -61,6 +66,7 @@ def _body(report: Report) -> HealthBody:
         fenced=report.fenced,
         settling_waits_for=report.settling_waits_for,
         refused_at_settling=report.refused,
+        refused_after_changes_elsewhere=report.refused_elsewhere,
         remembered=report.remembered,
         version=__version__,
     )

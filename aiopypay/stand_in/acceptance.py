@@ -20,7 +20,7 @@ from aiopypay.planning import PlannedOrder, Unsure, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.caps import Caps
 from aiopypay.stand_in.known_orders import ORDERS_TRIMMED
-from aiopypay.stand_in.records import Entry, JournalEntry
+from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
 from aiopypay.units import RequestKey, places_of_bulks
@@ -127,7 +127,7 @@ def _plan(
     refused: Mapping[UUID, errors.GroupRefused],
 ) -> list[PlannedOrder | errors.Problem]:
     ids = {account_id for order in orders for account_id in order.account_ids}
-    known = store.accounts(ids)
+    known = _certain(store, store.accounts(ids))
     with money.exact():
         accounts = {
             account.id: Account(
@@ -155,6 +155,14 @@ def _plan(
     ]
 
 
+def _certain(store: Store, accounts: dict[int, KnownAccount]) -> dict[int, KnownAccount]:
+    """Returns those of the accounts that nobody is known to have changed since; none where currencies were."""
+    changed = store.changed_accounts(accounts)
+    if store.has_changed("currencies"):
+        return {}
+    return {account_id: account for account_id, account in accounts.items() if account_id not in changed}
+
+
 def _may_be_old(order: TransferOrder, complete: bool) -> bool:
     """Tells whether an order not seen here may have been booked before: it bears a key, and not all keys are known."""
     return order.idempotency_key is not None and not complete
@@ -170,7 +178,7 @@ def _never_a_guess(
     if isinstance(refusal, errors.GroupRefused):
         return refusal
     if any(account_id not in accounts for account_id in order.account_ids):
-        return errors.NotKnownHere("The database is away, and this node does not know one of the accounts.")
+        return errors.NotKnownHere("The database is away, and this node does not know one of the accounts as it is.")
     if refusal.status < 500 and may_be_old:
         return errors.NotKnownHere(
             "The database is away, and this node cannot tell whether the Idempotency-Key was used before."

@@ -52,10 +52,14 @@ def recall(store: Store) -> tuple[Standing, float, bool]:
 
 def users_by_name(store: Store, usernames: Sequence[str], filled: bool) -> dict[str, User | Exception | None]:
     """Returns each user by name, None for one who certainly does not exist, NotKnownHere for one who cannot be told."""
-    known, uncertain = store.users_by_name(usernames), set(store.uncertain())
+    known, uncertain = store.users_by_name(usernames), store.uncertain_names(usernames)
+    changed = store.changed_users(user.id for user in known.values())
+    uncertain |= {name for name, user in known.items() if user.id in changed}
+    # Whoever is not known may be one whom others have added, or given another name.
+    knows_all = filled and not store.has_changed("users")
     return {
-        name: NotKnownHere("The database is away, and this node does not know this user.")
-        if name in uncertain or (name not in known and not filled)
+        name: NotKnownHere("The database is away, and this node does not know this user as they are.")
+        if name in uncertain or (name not in known and not knows_all)
         else as_user(known[name])
         if name in known
         else None

@@ -14,6 +14,7 @@ from aiopypay.stand_in import pages
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import FILLED
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.known_orders import ORDERS_MAX
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
@@ -38,9 +39,19 @@ Orders = dict[UUID, OrderRecord]
 class Fill:
     """Reads page by page through the requests' own connections, giving way to them."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, *, rates: Rates, accounts_max: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        node: Node,
+        deputy: Deputy,
+        *,
+        rates: Rates,
+        elsewhere: ChangesElsewhere,
+        accounts_max: int,
+    ) -> None:
         self._database = database
         self._rates = rates
+        self._elsewhere = elsewhere
         self._node = node
         self._deputy = deputy
         self._accounts_max = accounts_max
@@ -74,20 +85,26 @@ class Fill:
             return False
 
     async def _fill_users(self) -> None:
-        after = 0
+        after, times_anew = 0, self._elsewhere.times_anew("users")
         while page := await self._page(partial(pages.users_after, user_id=after, limit=PAGE), _remember_users):
             after = page[-1].id
             self.users += len(page)
+        self._elsewhere.note_filled("users", times_anew)
 
     async def _fill_accounts(self) -> bool:
-        after = 0
+        after, times_anew, complete = 0, self._elsewhere.times_anew("accounts"), True
         while page := await self._page(partial(pages.accounts_after, account_id=after, limit=PAGE), _remember_accounts):
             after = page[-1].id
             self.accounts += len(page)
             if self.accounts >= self._accounts_max:
                 logger.warning("APP_OFFLINE_ACCOUNTS_MAX is reached: accounts above %s are not remembered.", after)
-                return False
-        return True
+                complete = False
+                break
+        if not complete and self._elsewhere.lacks_tables:
+            # Those that batches have left here were not read anew.
+            await self._node.run(_forget_accounts_above, after)
+        self._elsewhere.note_filled("accounts", times_anew)
+        return complete
 
     async def _fill_orders(self) -> None:
         before: int | None = LARGEST_ID
@@ -103,7 +120,8 @@ class Fill:
 
     async def _finish(self, complete: bool) -> None:
         self.done = True
-        if complete and not self._node.fenced and not self._deputy.forgotten.is_set():
+        is_overtaken = self._elsewhere.lacks_tables or self._deputy.forgotten.is_set()
+        if complete and not self._node.fenced and not is_overtaken:
             await self._node.run(_set, FILLED)
             # What was forgotten meanwhile is filled anew.
             self._deputy.filled = not self._deputy.forgotten.is_set()
@@ -145,6 +163,11 @@ def _remember_accounts(store: Store, page: Iterable[AccountState]) -> None:
 def _remember_orders(store: Store, page: tuple[Orders, object]) -> None:
     with store.transaction(durable=False):
         store.remember_older_orders(page[0].values())
+
+
+def _forget_accounts_above(store: Store, account_id: int) -> None:
+    with store.transaction(durable=False):
+        store.forget_accounts(above=account_id)
 
 
 def _set(store: Store, name: str) -> None:

@@ -13,6 +13,7 @@ from aiopypay.database import Database
 from aiopypay.errors import Problem, StandInFenced
 from aiopypay.stand_in import pages
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
@@ -24,6 +25,8 @@ from aiopypay.store.installation import Lease, beat, has_others, register, remov
 from aiopypay.store.orders import OrderRecord, find_orders
 
 TURN_SECONDS = 1.0
+RATES_TURNS = 10
+PRUNE_TURNS = 60
 # What other nodes write becomes visible out of the order of ids and times: each turn looks back that far.
 OVERLAP_IDS = 10_000
 OVERLAP_ACCOUNTS = 500
@@ -36,9 +39,13 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy, rates: Rates) -> None:
+    def __init__(
+        self, database: Database, node: Node, deputy: Deputy, *, rates: Rates, elsewhere: ChangesElsewhere
+    ) -> None:
         self._database = database
         self._rates = rates
+        self._elsewhere = elsewhere
+        self._turns = 0
         self._node = node
         self._deputy = deputy
         # The last transfer and account seen, and when, by the database's clock; None while no others are followed.
@@ -52,13 +59,23 @@ class Keeper:
             await asyncio.sleep(TURN_SECONDS)
             if self._deputy.switch.is_up:
                 try:
-                    await self.register()
-                    await self._rates.follow()
-                    await self._deputy.trim_orders()
+                    await self._take_turn()
                 except Problem as problem:
                     logger.debug("The keeper skips a turn: %s", problem)
                 except Exception:
                     logger.exception("The keeper skips a turn")
+
+    async def _take_turn(self) -> None:
+        self._turns += 1
+        is_alone = self._deputy.standing.nodes <= 1
+        await self.register()
+        await self._elsewhere.follow()
+        # Its own changes a node knows at once, but for what a connection that was lost brings to an end later.
+        if not is_alone or self._turns % RATES_TURNS == 0:
+            await self._rates.follow()
+        await self._deputy.trim_orders()
+        if self._turns % PRUNE_TURNS == 0:
+            await self._elsewhere.prune()
 
     async def register(self) -> None:
         """Registers the node, takes the lease where it is free, and reads what others have changed.

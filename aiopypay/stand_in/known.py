@@ -11,7 +11,8 @@ from aiopypay import money
 from aiopypay.ledger import Currency
 from aiopypay.stand_in import formats
 from aiopypay.stand_in.records import KnownAccount, KnownUser
-from aiopypay.stand_in.rows import LISTED_KEYS, Row, Rows
+from aiopypay.stand_in.rows import LISTED_KEYS, Row
+from aiopypay.stand_in.uncertain import Uncertain
 from aiopypay.store.accounts import AccountState
 
 SELECT_SETTING = "SELECT name, value, checksum FROM settings WHERE name = ?"
@@ -30,7 +31,9 @@ INSERT INTO accounts (id, user_id, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, checksum = excluded.checksum
 """
 
-SELECT_SOME_ACCOUNTS = "SELECT id, user_id, content, checksum FROM accounts ORDER BY id LIMIT 5000"
+SELECT_SOME_ACCOUNTS = "SELECT id, user_id, content, checksum FROM accounts WHERE id > ? ORDER BY id LIMIT 5000"
+# Below the lowest id there can be.
+ANY_ID = -(2**63)
 SELECT_ACCOUNTS_AFTER = "SELECT id, user_id, content, checksum FROM accounts WHERE id > ? ORDER BY id LIMIT ?"
 DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
 
@@ -44,16 +47,11 @@ INSERT INTO users (id, name, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, content = excluded.content, checksum = excluded.checksum
 """
 
-SELECT_UNCERTAIN = "SELECT name, checksum FROM uncertain WHERE name = ?"
-SELECT_ALL_UNCERTAIN = "SELECT name, checksum FROM uncertain ORDER BY name"
-WRITE_UNCERTAIN = "INSERT INTO uncertain (name, checksum) VALUES (?, ?)"
-DELETE_UNCERTAIN = "DELETE FROM uncertain WHERE name = ?"
-
 SELECT_CURRENCIES = "SELECT position, id, content, checksum FROM currencies ORDER BY position"
 WRITE_CURRENCY = "INSERT OR REPLACE INTO currencies (position, id, content, checksum) VALUES (?, ?, ?, ?)"
 
 
-class Known(Rows):
+class Known(Uncertain):
     """The part of the store that remembers. Moments come back in UTC."""
 
     def setting(self, name: str) -> str | None:
@@ -91,9 +89,9 @@ class Known(Rows):
                 rows, [replace(account, amount=account.amount + changes[account.id]) for account in known]
             )
 
-    def forget_accounts(self) -> None:
-        """Forgets all accounts; the journal's entries are kept."""
-        while rows := self._rows("accounts", SELECT_SOME_ACCOUNTS):
+    def forget_accounts(self, *, above: int = ANY_ID) -> None:
+        """Forgets all accounts, or those with higher ids; the journal's entries are kept."""
+        while rows := self._rows("accounts", SELECT_SOME_ACCOUNTS, (above,)):
             self._write(DELETE_ACCOUNT, [(row[0],) for row in rows])
             self._remove("accounts", rows)
 
@@ -166,25 +164,6 @@ class Known(Rows):
     def counts(self) -> tuple[int, int]:
         """Returns how many accounts and how many users are known."""
         return self._seal.counts.get("accounts", 0), self._seal.counts.get("users", 0)
-
-    def mark_uncertain(self, username: str) -> None:
-        """Notes that what is known of this user may be about to change."""
-        if not self.is_uncertain(username):
-            self._add("uncertain", WRITE_UNCERTAIN, [(username.lower(),)])
-
-    def uncertain(self) -> list[str]:
-        """Returns the names, in lower case, of all users who may have changed."""
-        return [row[0] for row in self._rows("uncertain", SELECT_ALL_UNCERTAIN)]
-
-    def is_uncertain(self, username: str) -> bool:
-        """Tells whether what is known of this user may have changed."""
-        return bool(self._rows("uncertain", SELECT_UNCERTAIN, (username.lower(),)))
-
-    def clear_uncertain(self, username: str) -> None:
-        """Notes that what is known of this user holds again."""
-        rows = self._rows("uncertain", SELECT_UNCERTAIN, (username.lower(),))
-        self._write(DELETE_UNCERTAIN, [(row[0],) for row in rows])
-        self._remove("uncertain", rows)
 
     def remember_currencies(self, currencies: Iterable[Currency]) -> None:
         """Keeps currencies, in place of what was known; the place of a known one stays."""

@@ -16,6 +16,7 @@ from aiopypay.stand_in.acceptance import KEYS_COMPLETE
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import adopt_plans, drop_plans
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
@@ -47,6 +48,8 @@ class Report:
     fenced: str | None
     settling_waits_for: str | None
     refused: int
+    # Of those, how many touched accounts that others had changed since this node last knew of it.
+    refused_elsewhere: int
     remembered: dict[str, int | bool]
 
 
@@ -65,12 +68,14 @@ class StandIn:
         self.deputy = Deputy(self._node, switch, moments, settings.offline)
         self.changes = UserChanges(database, self._node, switch, moments)
         self.rates = Rates(database, self._node, self.changes, moments)
-        self._keeper = Keeper(database, self._node, self.deputy, self.rates)
+        self._elsewhere = ChangesElsewhere(database, self._node, self.deputy, self.rates)
+        self._keeper = Keeper(database, self._node, self.deputy, rates=self.rates, elsewhere=self._elsewhere)
         self._fill = Fill(
             database,
             self._node,
             self.deputy,
             rates=self.rates,
+            elsewhere=self._elsewhere,
             accounts_max=settings.offline.accounts_max,
         )
         self._recovery = Recovery(
@@ -78,6 +83,7 @@ class StandIn:
             self._node,
             self.deputy,
             self.changes,
+            self._elsewhere,
             writers_lock=self.writers_lock,
             keep_days=settings.offline.keep_days,
         )
@@ -107,6 +113,10 @@ class StandIn:
         self._recovery.close()
         await self._node.close()
 
+    def refusals(self) -> tuple[int, int]:
+        """Returns how many orders were refused at settling, and how many of them through changes made elsewhere."""
+        return self._recovery.refused, self._recovery.refused_elsewhere
+
     async def report(self) -> Report:
         """Returns the node's state."""
         pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
@@ -120,6 +130,7 @@ class StandIn:
             fenced=self.deputy.fence(),
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
+            refused_elsewhere=self._recovery.refused_elsewhere,
             remembered={"complete": self.deputy.filled, **counts},
         )
 
@@ -157,11 +168,15 @@ class StandIn:
         if not self._node.keeps_balances:
             with contextlib.suppress(StandInFenced):
                 await self.deputy.forget_memory()
+        await self._elsewhere.recall()
         if self._switch.is_up:
             if (await self._node.run(_journal))[0]:
                 self._switch.lost("the journal is not empty")
             else:
                 self.deputy.note_online()
+                # What cannot be read now is read in the keeper's first turn.
+                with contextlib.suppress(Problem):
+                    await self._elsewhere.follow(overlap=True)
 
     async def _remember_everything(self) -> None:
         """Each time that all was forgotten, too."""
@@ -209,7 +224,7 @@ def _journal(store: Store) -> tuple[int, datetime | None]:
 
 def _counts(store: Store) -> dict[str, int]:
     accounts, users = store.counts()
-    return dict(zip(COUNTED, (users, accounts, store.order_count(), len(store.uncertain())), strict=True))
+    return dict(zip(COUNTED, (users, accounts, store.order_count(), store.uncertain_count()), strict=True))
 
 
 def _knows_keys(store: Store) -> bool:

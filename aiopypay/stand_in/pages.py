@@ -33,6 +33,7 @@ FROM accounts
 
 SELECT_USERS = _USERS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
 SELECT_USERS_CHANGED = _USERS + "WHERE coalesce(updated_at, created_at) > %(since)s"
+SELECT_USERS_BY_ID = _USERS + "WHERE id = ANY(%(ids)s)"
 SELECT_USERS_NAMED = _USERS + "WHERE lower(username) = ANY(%(usernames)s)"
 SELECT_ACCOUNTS = _ACCOUNTS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
 SELECT_ACCOUNTS_OF_USERS = _ACCOUNTS + "WHERE user_id = ANY(%(user_ids)s)"
@@ -93,6 +94,11 @@ async def now(connection: Connection) -> datetime:
 async def users_named(connection: Connection, usernames: Sequence[str]) -> list[KnownUser]:
     """Returns the users with these names, which are in lower case."""
     return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_NAMED, {"usernames": list(usernames)})]
+
+
+async def users_by_id(connection: Connection, user_ids: Sequence[int]) -> list[KnownUser]:
+    """Returns these users."""
+    return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_BY_ID, {"ids": list(user_ids)})]
 
 
 async def accounts_after(connection: Connection, account_id: int, limit: int) -> list[AccountState]:

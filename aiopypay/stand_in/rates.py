@@ -41,7 +41,11 @@ class Rates:
         # Nobody else has had a turn since.
         if not self._node.fenced:
             self._node.post(_remember_currencies, currencies)
-            self._remembered = currencies
+            self.note(currencies)
+
+    def note(self, currencies: Sequence[Currency]) -> None:
+        """These are remembered, as they were read in the node's turn."""
+        self._remembered = currencies
 
     async def follow(self, *, anew: bool = False) -> bool:
         """Remembers what others have changed; `anew`: in any case. Tells whether all that there is is remembered.

@@ -17,13 +17,17 @@ from aiopypay.store.transfers import TransferRow
 def currencies(store: Store) -> list[CurrencyRow]:
     """Returns all currencies. Raises NotKnownHere."""
     known = store.currencies()
-    if not known:
+    if not known or store.has_changed("currencies"):
         raise NotKnownHere("The database is away, and this node does not know the currencies.")
     return [CurrencyRow(row.id, row.description, row.commission, row.decimals) for row in known]
 
 
 def accounts_of_user(store: Store, user_id: int) -> list[AccountRow]:
     """Returns the user's accounts with their expected balances. Raises NotKnownHere."""
+    user = store.user(user_id)
+    if user is None or store.is_uncertain(user.username):
+        # Registered, or with a new account, as the database was lost.
+        raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
     decimals = _decimals(store)
     return [_row(known, decimals) for known in _of_user(store, user_id)]
 
@@ -31,8 +35,8 @@ def accounts_of_user(store: Store, user_id: int) -> list[AccountRow]:
 def account(store: Store, account_id: int) -> AccountRow:
     """Returns the account with its expected balance. Raises NotKnownHere: what is unknown here may yet exist."""
     known = store.account(account_id)
-    if known is None or known.user_id is None:
-        raise NotKnownHere("The database is away, and this node does not know this account.")
+    if known is None or known.user_id is None or store.changed_accounts([account_id]):
+        raise NotKnownHere("The database is away, and this node does not know this account as it is.")
     return _row(known, _decimals(store))
 
 
@@ -113,7 +117,7 @@ def _with_external(store: Store, row: AccountRow) -> BalanceAccount:
 
 
 def _of_user(store: Store, user_id: int) -> list[KnownAccount]:
-    if store.setting(FILLED) != "yes":
+    if store.setting(FILLED) != "yes" or store.has_changed("accounts"):
         raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
     return store.accounts_of_user(user_id)
 

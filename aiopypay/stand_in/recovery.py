@@ -21,6 +21,7 @@ from aiopypay.errors import (
 )
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Decision
@@ -57,6 +58,7 @@ class Recovery:
         node: Node,
         deputy: Deputy,
         changes: UserChanges,
+        elsewhere: ChangesElsewhere,
         *,
         writers_lock: asyncio.Lock,
         keep_days: int,
@@ -69,9 +71,10 @@ class Recovery:
         self._node = node
         self._lock = writers_lock
         self._changes = changes
+        self._elsewhere = elsewhere
         self._keep_days = keep_days
-        self._settlement = Settlement(self._database, node, deputy.moments)
-        self.restoration = Restoration(self._database, node, deputy)
+        self._settlement = Settlement(self._database, node, deputy.moments, elsewhere)
+        self.restoration = Restoration(self._database, node, deputy, elsewhere)
         self._decided: asyncio.Future[Report] | None = None
         self._away_noted_at = time.monotonic()
         self._refused = asyncio.Event()
@@ -100,6 +103,11 @@ class Recovery:
     def refused(self) -> int:
         """How many orders were refused at settling since the process started."""
         return self._settlement.refused
+
+    @property
+    def refused_elsewhere(self) -> int:
+        """How many of those touched accounts that others had changed, which this node did not know."""
+        return self._settlement.refused_elsewhere.number
 
     def close(self) -> None:
         """Closes the connection."""
@@ -241,6 +249,7 @@ class Recovery:
             if await self._settlement.pending() == 0:
                 if self._node.fenced is None:
                     await self._changes.refresh_before_online(self._database)
+                    await self._elsewhere.read_before_online(self._database)
                 elif not await self._is_as_it_was_left():
                     return settled
                 self._deputy.note_online()

@@ -20,6 +20,7 @@ from aiopypay.database import Database
 from aiopypay.stand_in import restoration_work as work
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import as_state, as_user
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.moments import Decision
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rebooking import Rebooked, missing_orders, rebook
@@ -41,11 +42,12 @@ logger = logging.getLogger(__name__)
 class Restoration:
     """One decision at a time. `progress` says how far it has come."""
 
-    def __init__(self, database: Database, node: Node, deputy: Deputy) -> None:
+    def __init__(self, database: Database, node: Node, deputy: Deputy, elsewhere: ChangesElsewhere) -> None:
         self._database = database
         self._node = node
         self._deputy = deputy
         self._moments = deputy.moments
+        self._elsewhere = elsewhere
         self._strangers = Strangers()
         self._report = Report()
         self._writes = True
@@ -176,6 +178,7 @@ class Restoration:
         while await self._node.run(work.forget_everything):
             pass
         await self._deputy.forget_memory()
+        await self._elsewhere.start_anew()
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[tuple[Connection, Step]]:

@@ -14,11 +14,13 @@ from uuid import UUID
 
 from aiopypay.database import DEADLINE_SECONDS, Database
 from aiopypay.errors import DuplicateOrder, Problem, StatementRejected, UnknownAccount
+from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.groups import by_group, doubts_beyond, known_whole, oldest_batch, pending_of
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.outcomes import Settled, known_outcomes, mark
 from aiopypay.stand_in.records import JournalEntry
+from aiopypay.stand_in.refusals import RefusalsElsewhere
 from aiopypay.stand_in.rejected import NotAwaited, Refusal, Rejected
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection, prolong
@@ -40,7 +42,7 @@ class SettlingStopped(Exception):
 class Settlement:
     """Settles the journal of one node, batch by batch. A batch may be tried again at any point: ids are looked up."""
 
-    def __init__(self, database: Database, node: Node, moments: Moments) -> None:
+    def __init__(self, database: Database, node: Node, moments: Moments, elsewhere: ChangesElsewhere) -> None:
         self._database = database
         self._node = node
         self._moments = moments
@@ -48,6 +50,7 @@ class Settlement:
         self._turn = asyncio.Lock()
         self.refused = 0
         self.rejected: Rejected | None = None
+        self.refused_elsewhere = RefusalsElsewhere(database, elsewhere)
 
     async def pending(self) -> int:
         """Returns how many entries are not settled."""
@@ -154,7 +157,10 @@ class Settlement:
                 yield connection, step
 
     async def _mark(self, entries: Sequence[JournalEntry], settled: Settled) -> None:
+        refused = [entry for entry in entries if entry.entry.order.id in settled.refused]
+        elsewhere = await self.refused_elsewhere.among(refused)
         await self._node.run(mark, entries, settled, datetime.now(UTC))
+        self.refused_elsewhere.note(elsewhere)
         for order_id, reason in settled.refused.items():
             self.refused += 1
             logger.error("Order %s, accepted without the database, is refused: %s", order_id, reason)

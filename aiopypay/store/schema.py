@@ -6,6 +6,7 @@ from aiopypay.translation import UNAVAILABLE_DETAIL
 
 TABLES = (
     "accounts",
+    "change_log",
     "currencies",
     "installation",
     "migrations",

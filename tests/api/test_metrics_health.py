@@ -105,3 +105,15 @@ async def test_a_change_of_users_needs_the_database(lonely_service: Service) -> 
     form = {"username": "vasya", "password": "correct horse"}
     (await lonely_service.post("/users", form=form)).problem(503, "database-unavailable")
     (await lonely_service.get("/nowhere")).problem(404)
+
+
+async def test_refusals_at_settling_are_told_to_both(service: Service) -> None:
+    health = (await service.get("/health")).ok()
+    assert (health["refused_at_settling"], health["refused_after_changes_elsewhere"]) == (0, 0)
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families((await service.get("/metrics")).text)
+        for sample in family.samples
+    }
+    assert samples["aiopypay_refused_at_settling_total"] == 0
+    assert samples["aiopypay_refused_after_changes_elsewhere_total"] == 0

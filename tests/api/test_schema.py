@@ -176,6 +176,118 @@ def test_operators_find_the_columns_by_the_names_of_the_json(database_url: str) 
     )
 
 
+# The change log
+
+LOGGED = "SELECT subject, row_id FROM change_log ORDER BY subject, row_id"
+AS_REPLICA = "-c session_replication_role=replica"
+AS_NODE = "-c aiopypay.node=yes"
+
+
+def changed_by(database_url: str, *statements: str, role: str = "aiopypay", options: str = "") -> None:
+    """Executes statements in one session of this role."""
+    connection = ledger.connect(make_dsn(database_url, user=role, options=options))
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def logged_url(database_url: str) -> str:
+    """A database whose log is empty, as it is not after the migrations and the start."""
+    ledger.query(database_url, "TRUNCATE change_log")
+    return database_url
+
+
+@pytest.mark.parametrize(
+    ("statement", "logged"),
+    [
+        ("UPDATE accounts SET amount = amount WHERE id = 1", [("accounts", 1)]),
+        ("UPDATE accounts SET amount = amount WHERE id IN (2, -1)", [("accounts", -1), ("accounts", 2)]),
+        ("UPDATE accounts SET amount = amount WHERE FALSE", []),
+        ("INSERT INTO accounts (id, user_id, currency_id) VALUES (90, 1, 'USD')", [("accounts", 90)]),
+        ("UPDATE users SET is_active = FALSE", [("users", 1)]),
+        (f"{INSERT_USER} ('SUPERUSER', '', '') ON CONFLICT (lower(username)) DO UPDATE SET full_name = ''",
+         [("users", 1)]),
+        ("UPDATE currencies SET commission = 0", [("currencies", None)]),
+        ("UPDATE currencies SET commission = 0 WHERE FALSE", []),
+        ("INSERT INTO currencies (id, description, commission, decimals) VALUES ('GBP', '', 0, 2)",
+         [("currencies", None)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("role", "options"), [("aiopypay", ""), ("postgres", AS_REPLICA), ("aiopypay", AS_NODE)])
+def test_what_others_than_nodes_change_is_logged(
+    logged_url: str, statement: str, logged: list[tuple[str, int | None]], role: str, options: str
+) -> None:
+    changed_by(logged_url, statement, role=role, options=options)
+    assert ledger.query(logged_url, LOGGED) == ([] if options == AS_NODE else logged)
+
+
+def test_a_node_may_have_a_change_logged(logged_url: str) -> None:
+    change = "UPDATE users SET is_active = TRUE"
+    changed_by(logged_url, "SELECT set_config('aiopypay.node', '', FALSE)", change, options=AS_NODE)
+    assert ledger.query(logged_url, LOGGED) == [("users", 1)]
+
+
+def test_more_than_ten_thousand_rows_are_one_entry(logged_url: str) -> None:
+    insert = "INSERT INTO accounts (user_id, currency_id) SELECT 1, 'USD' FROM generate_series(1, {})"
+    changed_by(logged_url, insert.format(10_000))
+    assert ledger.value(logged_url, "SELECT count(row_id) FROM change_log") == 10_000
+    changed_by(logged_url, insert.format(10_001))
+    assert ledger.query(logged_url, f"{LOGGED.replace('ORDER', 'WHERE row_id IS NULL ORDER')}") == [("accounts", None)]
+
+
+def test_whoever_may_change_an_account_need_not_be_allowed_to_write_the_log(
+    logged_url: str, postgres: EmbeddedPostgres
+) -> None:
+    dsn = make_dsn(logged_url, user="postgres")
+    changed_by(dsn, "CREATE ROLE clerk", "GRANT SELECT, UPDATE ON accounts TO clerk", role="postgres")
+    try:
+        changed_by(
+            dsn,
+            "CREATE TEMPORARY TABLE change_log (subject TEXT, row_id BIGINT)",
+            "GRANT ALL ON change_log TO clerk",
+            "SET ROLE clerk",
+            "UPDATE accounts SET amount = 1 WHERE id = 1",
+            role="postgres",
+        )
+        assert ledger.query(logged_url, LOGGED) == [("accounts", 1)]
+    finally:
+        changed_by(dsn, "DROP OWNED BY clerk", "DROP ROLE clerk", role="postgres")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(f"DELETE FROM {table}" for table in ("currencies", "users", "accounts", "orders", "transfers")),
+        *(f"TRUNCATE {table} CASCADE" for table in ("currencies", "users", "accounts", "orders", "transfers")),
+        "UPDATE transfers SET amount = amount + 1",
+        "UPDATE orders SET reason = 'x'",
+        "UPDATE users SET id = id + 1000000",
+        "UPDATE accounts SET id = id + 1000000 WHERE id > 0",
+    ],
+)
+def test_nor_is_history_changed_or_deleted_as_a_replica(shared_database_url: str, paid: None, statement: str) -> None:
+    before = ledger.counts(shared_database_url)
+    with pytest.raises(psycopg2.errors.RestrictViolation):
+        changed_by(shared_database_url, statement, role="postgres", options=AS_REPLICA)
+    assert ledger.counts(shared_database_url) == before
+
+
+def test_as_a_replica_too_a_change_raises_the_version_and_a_deactivation_is_counted(database_url: str) -> None:
+    changed_by(
+        database_url,
+        "UPDATE accounts SET amount = 5 WHERE id = 1",
+        "UPDATE users SET is_active = FALSE WHERE id = 1",
+        role="postgres",
+        options=AS_REPLICA,
+    )
+    assert ledger.value(database_url, "SELECT version FROM accounts WHERE id = 1") == 1
+    assert ledger.query(database_url, "SELECT version > 0, deactivations FROM users WHERE id = 1") == [(True, 1)]
+
+
 # Migrations
 
 

@@ -74,7 +74,7 @@ class Outage:
         """Settles by steps of the test's own, past the proxy."""
         database = Database(self.postgres.dsn, connections=1)
         try:
-            yield Settlement(database, self.node.stand_in._node, self.node.stand_in.deputy.moments)
+            yield _settlement(database, self.node)
         finally:
             database.close()
 
@@ -189,9 +189,7 @@ async def test_a_batch_of_settling_whose_commit_was_not_answered_is_counted_once
             database = Database(proxy.dsn(outage.postgres.dsn), connections=1)
             proxy.at_commit(Cut.AFTER_COMMIT)
             with pytest.raises(DatabaseUnavailable):
-                await Settlement(
-                    database, outage.node.stand_in._node, outage.node.stand_in.deputy.moments
-                ).settle_next()
+                await _settlement(database, outage.node).settle_next()
             database.close()
             await outage.tells_the_truth()
             assert await outage.node.pay(carl, anna, "123.76") == 202
@@ -234,9 +232,7 @@ async def test_what_turns_out_to_be_booked_is_not_refused_by_the_operator(outage
                 database = Database(proxy.dsn(outage.postgres.dsn), connections=1)
                 proxy.at_commit(Cut.AFTER_COMMIT)
                 with pytest.raises(DatabaseUnavailable):
-                    await Settlement(
-                        database, outage.node.stand_in._node, outage.node.stand_in.deputy.moments
-                    ).settle_next()
+                    await _settlement(database, outage.node).settle_next()
                 database.close()
             with pytest.raises(NotAwaited):
                 await settlement.refuse(2, "the wrong one")
@@ -261,7 +257,7 @@ async def test_whatever_is_cut_and_whenever_it_is_asked_for_the_truth_is_told(
             await outage.tells_the_truth()
             async with Proxy(outage.postgres.port) as proxy:
                 database = Database(proxy.dsn(outage.postgres.dsn), connections=1)
-                settlement = Settlement(database, outage.node.stand_in._node, outage.node.stand_in.deputy.moments)
+                settlement = _settlement(database, outage.node)
                 while await settlement.pending() > 10 * SMALL or chance.random() < 0.5:
                     if chance.random() < 0.5:
                         proxy.at_commit(chance.choice([Cut.AFTER_COMMIT, Cut.BEFORE_COMMIT]))
@@ -287,3 +283,8 @@ async def _two(outage: Outage, chance: random.Random) -> tuple[Holder, Holder]:
     by_wealth = {await outage.node.expected(holder): holder for holder in outage.holders}
     payer = by_wealth[max(by_wealth)]
     return payer, chance.choice([holder for holder in outage.holders if holder is not payer])
+
+
+def _settlement(database: Database, node: NodeHere) -> Settlement:
+    stand_in = node.stand_in
+    return Settlement(database, stand_in._node, stand_in.deputy.moments, stand_in._elsewhere)

@@ -157,6 +157,37 @@ def test_a_user_is_uncertain_until_cleared(store: Store) -> None:
     assert not store.is_uncertain("Ann")
 
 
+def test_what_others_have_changed_is_marked_beside_the_names_of_users(store: Store) -> None:
+    with store.transaction(durable=True):
+        store.mark_uncertain("accounts")
+        store.mark_changed([("accounts", 7), ("accounts", -1), ("users", 2), ("currencies", None), ("users", 2)])
+    assert store.uncertain() == ["accounts"]
+    assert sorted(store.changed(), key=str) == [("accounts", -1), ("accounts", 7), ("currencies", None), ("users", 2)]
+    assert store.uncertain_count() == 5
+    assert store.changed_accounts([7, 8, 2]) == {7}
+    assert store.changed_users([7, 8, 2]) == {2}
+    assert store.has_changed("users")
+    with store.transaction(durable=False):
+        store.clear_changed([("users", 2), ("users", 3), ("accounts", 7)])
+    assert not store.has_changed("users")
+    assert store.has_changed("accounts")
+    assert store.uncertain() == ["accounts"]
+
+
+def test_all_of_a_table_may_have_changed(store: Store) -> None:
+    with store.transaction(durable=True):
+        store.mark_changed([("accounts", None), ("users", 2)])
+    assert store.changed_accounts([7, 8]) == {7, 8}
+    assert store.changed_users([7, 8]) == set()
+
+
+def test_accounts_above_an_id_are_forgotten(store: Store) -> None:
+    with store.transaction(durable=False):
+        store.remember_accounts([account(number) for number in (-1, 1, 2, 3)])
+        store.forget_accounts(above=2)
+    assert store.accounts([-1, 1, 2, 3]).keys() == {-1, 1, 2}
+
+
 def test_currencies_keep_their_order_when_remembered_again(store: Store) -> None:
     with store.transaction(durable=False):
         store.remember_currencies([currency("USD"), currency("EUR")])
