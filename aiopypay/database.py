@@ -77,6 +77,7 @@ class Database:
         """
         async with self._edge(deadline_seconds) as attempt, self._acquired(begins=True) as connection:
             attempt.phase = "transaction"
+            connection.connection.deadline = attempt.deadline
             async with _rolled_back_on_error(connection):
                 yield connection
             if not connection.connection.begins_with_next:
@@ -135,7 +136,11 @@ class Database:
         attempt = _Attempt(0 if self._link is None else self._link.epoch)
         try:
             # The deadline begins with the turn: waiting behind others says nothing about the database.
-            async with self._pool.slot(), asyncio.timeout(deadline_seconds), server_cancels_told_apart():
+            async with (
+                self._pool.slot(),
+                asyncio.timeout(deadline_seconds) as attempt.deadline,
+                server_cancels_told_apart(),
+            ):
                 yield attempt
         except (psycopg2.Error, TimeoutError, OSError, ServerCancel) as error:
             raise self._translated(error, attempt) from error
@@ -164,6 +169,7 @@ class _Attempt:
 
     epoch: int
     phase: Phase = "connect"
+    deadline: asyncio.Timeout | None = None
 
 
 @contextlib.asynccontextmanager

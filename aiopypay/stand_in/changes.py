@@ -44,10 +44,14 @@ class UserChanges:
         self._running: Counter[str] = Counter()
         self._changed_since: list[set[str]] = []
         self._refresh: asyncio.Task[None] | None = None
+        # Who was marked meanwhile, for a change that then was not made.
+        node.disk.on_answer.append(self.refresh_soon)
 
     @contextlib.asynccontextmanager
     async def transaction(self, username: str, *, is_new: bool = False) -> AsyncIterator[Connection]:
-        """A transaction that changes this user, or opens their accounts. Raises what Database.transaction raises.
+        """A transaction that changes this user, or opens their accounts.
+
+        Raises what Database.transaction raises; DiskHangs where the user cannot be marked: then nothing is changed.
 
         `is_new`: it adds the user, so that one who is known here stays certain, whoever asks for their name.
         """
@@ -78,7 +82,7 @@ class UserChanges:
     async def refresh_before_online(self, database: Database) -> None:
         """Reads the uncertain users anew, while the writer's lock is held and the journal is empty.
 
-        Raises what Database.transaction raises, StandInFenced.
+        Raises what Database.transaction raises, StandInFenced, DiskHangs.
         """
         with self._watched() as changed:
             await self._node.run(_remember_certain, await self._read(database), changed)

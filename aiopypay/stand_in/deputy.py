@@ -1,22 +1,23 @@
 """The deputy: answers in the database's place, from what the node remembers, and keeps what it accepts."""
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from aiopypay.errors import CommitInDoubt, StandInFenced
+from aiopypay.errors import CommitInDoubt, DiskHangs, Problem, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
-from aiopypay.stand_in.acceptance import Answer, accept, entry_of, reused_keys
+from aiopypay.stand_in.acceptance import Answer, accept, reused_keys
 from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.identity import last_transfer
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.plan_keeping import UNKNOWN, PlanKeeping, PlanUnderWay
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
@@ -43,23 +44,21 @@ class Deputy:
         self.filled = False
         # Why the operator must look before anything goes on: a foreign database, an older backup.
         self.blocked: str | None = None
-        # The number of the plan of the batch under way, and whether it may be on disk. There is one batch at a time.
-        self._plan = 0
-        self._plan_begun = False
+        self._plans = PlanKeeping(node)
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
-        self.standing, self._seconds_before, self.filled = await self._node.run(deputy_work.recall)
+        self.standing, self._seconds_before, self.filled = await self._node.finish(deputy_work.recall)
 
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
-        await self._node.run(deputy_work.forget_memory)
-        self._node.start_keeping()
+        await self._node.finish(deputy_work.forget_memory)
+        await self._node.start_keeping()
 
     async def last_transfer(self) -> int:
-        """Returns the highest id of a transfer that this node knows as booked."""
-        return await self._node.run(last_transfer)
+        """Returns the highest id of a transfer that this node knows as booked, however long its disk takes."""
+        return await self._node.finish(last_transfer)
 
     async def accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """Returns one answer an order: the journal's entry, what was booked before, or the problem. The ids differ."""
@@ -72,6 +71,19 @@ class Deputy:
             return await self._node.run(self._accepted, orders, datetime.now(UTC), seconds)
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
+        except DiskHangs:
+            # It may enter the journal when the disk goes on, and a retry then finds it there.
+            return [DiskHangs(UNKNOWN) for _ in orders]
+
+    def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
+        """Returns the answers to those of the orders that are not to be judged now, in any mode.
+
+        While the disk hangs that is all of them. Otherwise it is those whose plan may be on disk though they were not
+        booked (the next start books them), and who is booked together with one of these.
+        """
+        if self._node.disk.hangs:
+            return {order.id: DiskHangs() for order in orders}
+        return self._plans.put_off(orders)
 
     def _accepted(self, store: Store, orders: Sequence[TransferOrder], now: datetime, seconds: float) -> list[Answer]:
         """In the store's thread: what was booked before is recorded by now, or the node is fenced, as that failed."""
@@ -80,7 +92,10 @@ class Deputy:
         return accept(store, orders, self._limits, now, seconds, is_alone=self.standing.nodes == 1)
 
     async def reused_keys(self, keys: Sequence[RequestKey]) -> set[int]:
-        """Returns the places of the keys that are known as those of another content. Raises StandInFenced."""
+        """Returns the places of the keys that are known as those of another content.
+
+        Raises StandInFenced, DiskHangs.
+        """
         return await self.read(reused_keys, keys)
 
     def fence(self) -> str | None:
@@ -95,46 +110,19 @@ class Deputy:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
         return None
 
-    def keep_plan(self, plans: Sequence[PlannedOrder]) -> Coroutine[None, None, None]:
-        """Begins at once to put a batch's plan on disk; what it returns is to be awaited before COMMIT.
+    def keep_plan(self, plans: Sequence[PlannedOrder]) -> PlanUnderWay:
+        """Begins at once to put a batch's plan on disk; `kept` of what it returns is to be awaited before COMMIT.
 
-        What fails fences the node, not the batch. Raises StandInFenced, or CommitInDoubt, where the batch must not be
-        booked without it.
+        Raises DiskHangs, and then nothing has begun.
         """
-        writing = None
-        self._plan_begun = bool(plans) and not self._node.fenced
-        if self._plan_begun:
-            now = datetime.now(UTC)
-            self._plan += 1
-            entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
-            writing = self._node.start_first(deputy_work.write_plan, self._plan, entries)
-        return self._plan_kept(writing, is_needed=bool(plans))
-
-    async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
-        if writing is not None:
-            try:
-                await writing
-            except StandInFenced:
-                # It may be there all the same, and is then found at the next start.
-                logger.exception("The batch goes on without its plan on disk")
-        if is_needed:
-            try:
-                self._node.check_may_book()
-            except StandInFenced as fenced:
-                raise (CommitInDoubt(f"Outcome unknown: {fenced.detail}") if self._plan_begun else fenced) from fenced
+        return self._plans.begin(plans)
 
     async def withdraw_plan(self) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
-        Raises StandInFenced where that fails: its orders must not be judged again then, for the next start books them.
+        Raises StandInFenced, or DiskHangs, where that is not done: its orders must not be judged again, `put_off`.
         """
-        if self._plan_begun:
-            # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
-            try:
-                await self._node.run(deputy_work.withdraw_plan, self._plan)
-            except StandInFenced as fenced:
-                told = "The outcome is unknown: the plan of the payment may be on a disk that fails."
-                raise StandInFenced(told) from fenced
+        await self._plans.withdraw()
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
@@ -149,8 +137,10 @@ class Deputy:
         if self._node.fenced:
             return answers
         try:
-            entries = await self._node.run(deputy_work.adopt_plans)
-        except StandInFenced:
+            # Dies the process here, the plan is found at the next start. Hangs the disk, this is done when it goes on,
+            # and before anything else is judged.
+            entries = await self._node.disk.in_time(self._node.owe(deputy_work.adopt_plans))
+        except (StandInFenced, DiskHangs):
             return answers
         if self.fence() is not None:
             return answers
@@ -163,13 +153,13 @@ class Deputy:
         Until then the plan stays: a process that is killed finds the batch in doubt, and at settling that it is booked.
         """
         if not self._node.fenced:
-            booked = deputy_work.Booked(self._plan, accounts, records)
+            booked = deputy_work.Booked(self._plans.number, accounts, records)
             self._node.defer(deputy_work.record, booked, weight=len(records))
 
     async def trim_orders(self) -> None:
         """Drops the oldest orders that are too many to be remembered, as long as no batch comes."""
-        plan = self._plan
-        while await self._node.run(deputy_work.trim_orders) and plan == self._plan:
+        plan = self._plans.number
+        while await self._node.run(deputy_work.trim_orders) and plan == self._plans.number:
             pass
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
@@ -180,7 +170,10 @@ class Deputy:
         return await self.read(deputy_work.users_by_name, usernames, self.filled)
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns what `work` reads from the store. Raises StandInFenced where it is damaged or not up to date."""
+        """Returns what `work` reads from the store.
+
+        Raises StandInFenced where it is damaged or not up to date, DiskHangs.
+        """
         self._check_memory()
 
         def read(store: Store) -> Result:

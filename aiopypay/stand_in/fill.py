@@ -101,7 +101,7 @@ class Fill:
             ids, after = await self._page(partial(pages.bare_orders_after, order_id=after, limit=PAGE))
             await self._remember_orders(ids)
         if before is None:
-            await self._node.run(_set, KEYS_COMPLETE)
+            await self._node.finish(_set, KEYS_COMPLETE)
 
     async def _remember_orders(self, ids: list[UUID]) -> None:
         if ids:
@@ -112,7 +112,7 @@ class Fill:
         self.done = True
         if not complete or self._node.fenced:
             return
-        await self._node.run(_set, FILLED)
+        await self._node.finish(_set, FILLED)
         self._deputy.filled = True
 
     async def _page(
@@ -123,14 +123,14 @@ class Fill:
             try:
                 async with self._database.transaction() as connection:
                     page = await read(connection)
+                is_kept = remember is None or await self._reads.remember(epoch, remember, page)
             except Problem as problem:
                 logger.debug("The fill waits: %s", problem)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            if remember is None:
-                return page
-            if await self._reads.remember(epoch, remember, page):
-                await asyncio.sleep(PAUSE_SECONDS)
+            if is_kept:
+                if remember is not None:
+                    await asyncio.sleep(PAUSE_SECONDS)
                 return page
 
 

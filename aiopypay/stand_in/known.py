@@ -144,6 +144,10 @@ class Known(Rows):
         """Returns how many accounts and how many users are known."""
         return self._seal.counts.get("accounts", 0), self._seal.counts.get("users", 0)
 
+    def uncertain_count(self) -> int:
+        """Returns how many users may have changed."""
+        return self._seal.counts.get("uncertain", 0)
+
     def mark_uncertain(self, username: str) -> None:
         """Notes that what is known of this user may be about to change."""
         if not self.is_uncertain(username):

@@ -28,7 +28,6 @@ from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
 CANCEL_AGAIN_SECONDS = 0.2
-COUNTED = ("users", "accounts", "orders", "uncertain")
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ class Report:
     oldest: datetime | None
     holds_lease: bool
     fenced: str | None
+    disk: str | None
     settling_waits_for: str | None
     refused: int
     remembered: dict[str, int | bool]
@@ -106,20 +106,20 @@ class StandIn:
         self._recovery.close()
         await self._node.close()
 
-    async def report(self) -> Report:
-        """Returns the node's state."""
-        pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
-        counts = dict.fromkeys(COUNTED, 0) if self._node.is_damaged else await self._node.run(_counts)
+    def report(self) -> Report:
+        """Returns the node's state, as far as it is known without waiting for its disk."""
+        contents, silent_seconds = self._node.contents, self._node.disk.silent_seconds
         return Report(
             mode=self._switch.mode,
             since=self._switch.since,
-            pending=pending,
-            oldest=oldest,
+            pending=contents.pending,
+            oldest=contents.oldest,
             holds_lease=self.deputy.standing.holds_lease,
             fenced=self.deputy.fence(),
+            disk=None if silent_seconds is None else f"the disk has not answered for {silent_seconds:.0f} s",
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
-            remembered={"complete": self.deputy.filled, **counts},
+            remembered={"complete": self.deputy.filled, **contents.remembered},
         )
 
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
@@ -127,7 +127,7 @@ class StandIn:
         return await self._node.run(journal_page, state, after_sequence)
 
     async def _open(self) -> None:
-        await self._node.run(_adopt_plans_of_last_run)
+        await self._node.finish(_adopt_plans_of_last_run)
         await self.deputy.recall()
         try:
             await self._keeper.register()
@@ -141,7 +141,7 @@ class StandIn:
             with contextlib.suppress(StandInFenced):
                 await self.deputy.forget_memory()
         if self._switch.is_up:
-            if (await self._node.run(_journal))[0]:
+            if await self._node.finish(Store.pending_count):
                 self._switch.lost("the journal is not empty")
             else:
                 self.deputy.note_online()
@@ -149,7 +149,7 @@ class StandIn:
     async def _remember_everything(self) -> None:
         await self._switch.wait_until_up()
         self.changes.refresh_soon()
-        await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+        await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.finish(_knows_keys))
 
 
 def has_met_database(settings: Settings) -> bool:
@@ -178,16 +178,6 @@ def _adopt_plans_of_last_run(store: Store) -> None:
     if store.plans():
         entries = adopt_plans(store)
         logger.warning("%s orders were in doubt when the service ended; the journal has them.", len(entries))
-
-
-def _journal(store: Store) -> tuple[int, datetime | None]:
-    oldest = store.oldest_pending()
-    return store.pending_count(), oldest.entry.order.accepted_at if oldest else None
-
-
-def _counts(store: Store) -> dict[str, int]:
-    accounts, users = store.counts()
-    return dict(zip(COUNTED, (users, accounts, store.order_count(), len(store.uncertain())), strict=True))
 
 
 def _knows_keys(store: Store) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 
+from aiopypay.errors import DiskHangs
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.store import Store
@@ -29,9 +30,12 @@ class Reads:
     ) -> bool:
         """Hands over what was read in `epoch` (the switch's when the read began); tells whether it is remembered.
 
+        Raises DiskHangs: what waits for a disk that hangs is not to grow.
         The store works in the order of handing over, so the lock is not held while it does.
         """
         async with self._lock:
+            if self._node.disk.hangs:
+                raise DiskHangs
             fresh = self._switch.is_up and epoch == self._switch.epoch
             if fresh:
                 self._node.post(work, *args, **kwargs)

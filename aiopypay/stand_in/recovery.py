@@ -12,6 +12,7 @@ from aiopypay.database import Database
 from aiopypay.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
+    DiskHangs,
     Problem,
     StandInFenced,
     StartError,
@@ -96,6 +97,7 @@ class Recovery:
             # Whatever it is, looking again is all that leads back online.
             logger.exception("The probe failed")
             return False
+        # Hangs the disk, this waits with it: nothing can be settled either.
         known = await self._deputy.last_transfer()
         self._deputy.blocked = trouble_with(heartbeat, self._deputy.standing.installation_id, known)
         if self._deputy.blocked is not None:
@@ -122,8 +124,8 @@ class Recovery:
                     self._switch.lost(unavailable.detail)
                     return
                 self._wait_for(unavailable.detail)
-            except DatabaseBusy as busy:
-                self._wait_for(busy.detail)
+            except (DatabaseBusy, DiskHangs) as passing:
+                self._wait_for(passing.detail)
             except SettlingStopped as stopped:
                 self._wait_for(str(stopped))
             except StatementRejected as rejected:

@@ -108,6 +108,7 @@ class Store(KnownOrders, Journal):
             with self._failures_told():
                 yield
                 changed = self._finish(durable)
+                self.stepped()
         except BaseException:
             self._seal = before
             self._undo()
@@ -116,6 +117,7 @@ class Store(KnownOrders, Journal):
         self._effects.keep()
         if changed:
             self._acknowledge(durable)
+            self.stepped()
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
 

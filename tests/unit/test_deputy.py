@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -29,7 +30,7 @@ def plan(number: int) -> PlannedOrder:
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     node = Node(tmp_path / "stand-in")
-    node.start_keeping()
+    await node.start_keeping()
     yield node
     await node.close()
 
@@ -39,6 +40,15 @@ def deputy(node: Node) -> Deputy:
     return Deputy(node, ModeSwitch(), OfflineSettings())
 
 
+# No database is asked while a plan is written, unless that takes long.
+NO_CONNECTION: Any = SimpleNamespace(connection=SimpleNamespace(deadline=None))
+
+
+async def keep(deputy: Deputy, plans: list[PlannedOrder]) -> None:
+    """The plan is on disk when it returns."""
+    await deputy.keep_plan(plans).kept(NO_CONNECTION)
+
+
 async def planned(node: Node) -> list[int]:
     """The orders of the plans on disk. What is deferred is done before they are looked up."""
     plans = await node.run(Store.plans)
@@ -46,14 +56,14 @@ async def planned(node: Node) -> list[int]:
 
 
 async def book(deputy: Deputy, number: int) -> None:
-    await deputy.keep_plan([plan(number)])
+    await keep(deputy, [plan(number)])
     deputy.record([AccountState(1, 2, "USD", Decimal(90), number, NOON, NOON)], [record(number)])
 
 
 async def test_the_plan_of_a_booked_batch_goes_with_its_record(node: Node, deputy: Deputy) -> None:
     await book(deputy, 1)
     await book(deputy, 2)
-    await deputy.keep_plan([plan(3)])
+    await keep(deputy, [plan(3)])
     assert await planned(node) == [3]
     known = await node.run(Store.account, 1)
     assert known is not None
@@ -90,7 +100,7 @@ async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_
 ) -> None:
     await book(deputy, 1)
     failing(monkeypatch, "remember_accounts", "the disk was full for a moment")
-    await deputy.keep_plan([plan(2)])
+    await keep(deputy, [plan(2)])
     await planned(node)
     assert node.fenced == "the disk was full for a moment"
     await deputy.withdraw_plan()
@@ -100,7 +110,7 @@ async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_
 async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await deputy.keep_plan([plan(2)])
+    await keep(deputy, [plan(2)])
     failing(monkeypatch, "withdraw_plans", "the disk fails")
     with pytest.raises(StandInFenced, match="The outcome is unknown"):
         await deputy.withdraw_plan()
@@ -116,7 +126,7 @@ async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be
 
     await node.run(know)
     deputy.standing = Standing(uuid4(), holds_lease=True, nodes=1)
-    await deputy.keep_plan([plan(1)])
+    await keep(deputy, [plan(1)])
     deputy.record([AccountState(1, 2, "USD", Decimal(0), 2, NOON, NOON)], [record(1)])
     with monkeypatch.context() as momentarily:
         failing(momentarily, "remember_accounts", "the disk was full for a moment")
@@ -158,7 +168,7 @@ async def test_a_plan_of_what_the_journal_holds_does_not_hinder_a_start(node: No
             store.mark_posted([1], NOON)
 
     await node.run(settled)
-    await deputy.keep_plan([plan(1), plan(2)])
+    await keep(deputy, [plan(1), plan(2)])
     adopted = await node.run(adopt_plans)
     assert [entry.order.id for entry in adopted] == [order_id(2)]
     assert await planned(node) == []
