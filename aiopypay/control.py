@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from aiopypay.errors import Problem, StartError
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
@@ -22,7 +23,10 @@ def control_app(stand_in: StandIn) -> web.Application:
 
     async def get_journal(request: web.Request) -> web.Response:
         state: State | None = request.query.get("state")  # type: ignore[assignment]
-        return json_response(await stand_in.journal(state, int(request.query["after"])))
+        try:
+            return json_response(await stand_in.journal(state, int(request.query["after"])))
+        except Problem as problem:
+            raise web.HTTPServiceUnavailable(text=problem.detail) from problem
 
     app = web.Application()
     app.router.add_get("/journal", get_journal)
@@ -43,12 +47,14 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        # Not here: the event loop waits for no disk, which may hang.
+        stand_in.remove_file(path)
         os.close(directory)
 
 
 async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
-    """Returns a page of the running service's journal, None where none runs."""
+    """Returns a page of the running service's journal, None where none runs. Raises StartError where it cannot be read.
+    """
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -58,6 +64,8 @@ async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[J
         query = {"after": str(after)} | ({"state": state} if state else {})
         async with aiohttp.ClientSession(connector=connector) as session:
             async with session.get("http://control/journal", params=query) as response:
+                if response.status == web.HTTPServiceUnavailable.status_code:
+                    raise StartError(await response.text())
                 response.raise_for_status()
                 return msgspec.json.decode(await response.read(), type=list[JournalLine])
     except aiohttp.ClientConnectionError:

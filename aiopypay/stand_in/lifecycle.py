@@ -6,6 +6,7 @@ import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from aiopypay.database import Database
@@ -126,6 +127,10 @@ class StandIn:
         """Returns a page of the journal, as the operator reads it."""
         return await self._node.run(journal_page, state, after_sequence)
 
+    def remove_file(self, path: Path) -> None:
+        """Removes a file of the data directory, soon; one that stays is no harm."""
+        self._node.post(_remove, path)
+
     async def _open(self) -> None:
         await self._node.finish(_adopt_plans_of_last_run)
         await self.deputy.recall()
@@ -178,6 +183,11 @@ def _adopt_plans_of_last_run(store: Store) -> None:
     if store.plans():
         entries = adopt_plans(store)
         logger.warning("%s orders were in doubt when the service ended; the journal has them.", len(entries))
+
+
+def _remove(_: Store, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _knows_keys(store: Store) -> bool:

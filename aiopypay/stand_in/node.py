@@ -148,7 +148,7 @@ class Node:
         try:
             await self.disk.in_time(self.owe(Store.close))
         except DiskHangs:
-            logger.critical("The disk does not answer: what it was not told yet is found at the next start, in doubt.")
+            logger.critical("Stopping without the disk, which does not answer. The next start finds what is booked.")
         self.disk.end()
 
     def _begin(
