@@ -53,7 +53,9 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
 
 
 async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
-    """Returns a page of the running service's journal, None where none runs. Raises StartError where it cannot be read.
+    """Returns a page of the running service's journal, None where none runs.
+
+    Raises StartError where it cannot be read.
     """
     try:
         directory = os.open(data_dir / DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)

@@ -21,7 +21,7 @@ async def held_open(connection: Connection, awaited: "asyncio.Future[Result]") -
     """
     raw: driver.Connection = connection.connection
     while not awaited.done():
-        if raw.deadline is not None:
+        if raw.deadline is not None and not raw.deadline.expired():
             raw.deadline.reschedule(asyncio.get_running_loop().time() + DEADLINE_SECONDS)
         await asyncio.wait({awaited}, timeout=ASKED_EVERY_SECONDS)
         if not awaited.done():

@@ -14,10 +14,10 @@ from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.errors import Problem, StartError
 from aiopypay.representations import encode_json
 from aiopypay.settings import Settings, read_environment
+from aiopypay.stand_in.directory import distrust
 from aiopypay.stand_in.identity import forget_transfers
 from aiopypay.stand_in.lifecycle import DIRECTORY
 from aiopypay.stand_in.listing import JournalLine, journal_page
-from aiopypay.stand_in.node import distrust
 from aiopypay.stand_in.records import State
 from aiopypay.stand_in.store import Store
 from aiopypay.store import installation

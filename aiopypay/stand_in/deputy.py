@@ -19,6 +19,7 @@ from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.plan_keeping import UNKNOWN, PlanKeeping, PlanUnderWay
 from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.stand_in.withheld import Withheld
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.orders import OrderRecord
@@ -44,7 +45,8 @@ class Deputy:
         self.filled = False
         # Why the operator must look before anything goes on: a foreign database, an older backup.
         self.blocked: str | None = None
-        self._plans = PlanKeeping(node)
+        self._withheld = Withheld(node)
+        self._plans = PlanKeeping(node, self._withheld)
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
@@ -68,22 +70,24 @@ class Deputy:
             return [StandInFenced(told) for _ in orders]
         seconds = self._seconds_before + self.switch.seconds_down
         try:
-            return await self._node.run(self._accepted, orders, datetime.now(UTC), seconds)
+            accepting = self._node.owe(self._accepted, orders, datetime.now(UTC), seconds)
+            self._withheld.unless(accepting, [order.id for order in orders])
+            # Dies the process here, the entries are in the journal or not, and a retry tells. Hangs the disk, they may
+            # enter it when it goes on, and a retry then finds them there.
+            return await self._node.disk.in_time(accepting)
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
         except DiskHangs:
-            # It may enter the journal when the disk goes on, and a retry then finds it there.
             return [DiskHangs(UNKNOWN) for _ in orders]
 
     def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
         """Returns the answers to those of the orders that are not to be judged now, in any mode.
 
-        While the disk hangs that is all of them. Otherwise it is those whose plan may be on disk though they were not
-        booked (the next start books them), and who is booked together with one of these.
+        While the disk hangs that is all of them; otherwise those that are withheld.
         """
         if self._node.disk.hangs:
             return {order.id: DiskHangs() for order in orders}
-        return self._plans.put_off(orders)
+        return self._withheld.answers(orders)
 
     def _accepted(self, store: Store, orders: Sequence[TransferOrder], now: datetime, seconds: float) -> list[Answer]:
         """In the store's thread: what was booked before is recorded by now, or the node is fenced, as that failed."""
@@ -139,7 +143,9 @@ class Deputy:
         try:
             # Dies the process here, the plan is found at the next start. Hangs the disk, this is done when it goes on,
             # and before anything else is judged.
-            entries = await self._node.disk.in_time(self._node.owe(deputy_work.adopt_plans))
+            adopting = self._node.owe(deputy_work.adopt_plans)
+            self._withheld.unless(adopting, self._plans.planned)
+            entries = await self._node.disk.in_time(adopting)
         except (StandInFenced, DiskHangs):
             return answers
         if self.fence() is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -14,6 +13,7 @@ from uuid import UUID
 
 from aiopypay.errors import DiskHangs, StandInFenced, StartError
 from aiopypay.stand_in.contents import Contents, contents_of
+from aiopypay.stand_in.directory import MARK, distrust, trust
 from aiopypay.stand_in.disk import Disk
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged, StoreFailed
 
@@ -23,7 +23,6 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-MARK = "balances-are-kept"
 # What is deferred waits so long, or until it weighs so much (in orders): a few milliseconds of work.
 DEFERRED_SECONDS = 0.1
 DEFERRED_MAX = 500
@@ -66,6 +65,11 @@ class Node:
     def is_damaged(self) -> bool:
         """Whether the store itself is damaged: then nothing is settled either, until the operator has looked."""
         return self._store.damage is not None
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what a transaction wrote that failed may be found when the store is opened again."""
+        return self._store.is_unsure
 
     async def start_keeping(self) -> None:
         """From now on every batch is remembered. Raises StandInFenced where the mark that says so cannot be made."""
@@ -218,17 +222,10 @@ class Node:
 
     def _make_mark(self, _: Store) -> None:
         try:
-            self._mark.touch(0o600)
-            _sync_directory(self._mark.parent)
+            trust(self._mark.parent)
         except OSError as error:
             raise StoreFailed(f"{self._mark} cannot be made ({error.strerror})") from error
         self.keeps_balances = self._is_marked = True
-
-
-def distrust(directory: Path) -> None:
-    """Makes the next start forget what is remembered and read it anew: the operator says the database is right."""
-    (directory / MARK).unlink(missing_ok=True)
-    _sync_directory(directory)
 
 
 def _open(directory: Path, opening: "Future[tuple[Store, Contents]]") -> None:
@@ -237,11 +234,3 @@ def _open(directory: Path, opening: "Future[tuple[Store, Contents]]") -> None:
         opening.set_result((store, contents_of(store)))
     except BaseException as error:  # noqa: BLE001 - told to who opens it
         opening.set_exception(error)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,8 +5,8 @@ What happens where the process dies, or the disk hangs, while it is waited for
 - *the plan's write* (`kept`): nothing is booked. The plan may be on disk; the next start finds it and takes the batch
   as in doubt, so that it is booked then. The client was told nothing, or 503, outcome unknown. Where the disk hangs
   and the process lives, the transaction is rolled back, and the withdrawal stands right behind the write.
-- *its withdrawal* (`withdraw`): the same. Until it is done its orders are `put_off`: judged again, one could be
-  refused that the next start books.
+- *its withdrawal* (`withdraw`): the same. Until it is done its orders are withheld: judged again, one could be refused
+  that the next start books.
 - *the record of what was booked*: nobody waits for it. The plan is there until then.
 """
 
@@ -14,22 +14,60 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from uuid import UUID
 
-from aiopypay.errors import CommitInDoubt, DiskHangs, Problem, StandInFenced
+from aiopypay.errors import CommitInDoubt, DiskHangs, StandInFenced
 from aiopypay.holding import held_open
-from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.stand_in import deputy_work
 from aiopypay.stand_in.acceptance import entry_of
 from aiopypay.stand_in.node import Node
+from aiopypay.stand_in.withheld import WITHHELD, Withheld
 from aiopypay.statements import Connection
 
 UNKNOWN = "Outcome unknown: the disk of this node does not answer. Retry with the same Idempotency-Key."
-WITHHELD = "The outcome is unknown: the plan of the payment may be on a disk that fails."
 
 logger = logging.getLogger(__name__)
+
+
+class PlanKeeping:
+    """The plans of a node. There is one batch at a time, and one plan under way."""
+
+    def __init__(self, node: Node, withheld: Withheld) -> None:
+        self._node = node
+        self._withheld = withheld
+        # Of the batch under way; its orders, where their plan may be on disk.
+        self.number = 0
+        self.planned: Collection[UUID] = ()
+
+    def begin(self, plans: Sequence[PlannedOrder]) -> "PlanUnderWay":
+        """Begins at once to write a batch's plan. Raises DiskHangs, and then nothing has begun."""
+        self.planned = ()
+        if not plans or self._node.fenced:
+            return PlanUnderWay(self._node, None, is_needed=bool(plans))
+        now = datetime.now(UTC)
+        self.number += 1
+        entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
+        writing = self._node.start_first(deputy_work.write_plan, self.number, entries)
+        self.planned = [plan.order.id for plan in plans]
+        return PlanUnderWay(self._node, writing, is_needed=True)
+
+    async def withdraw(self) -> None:
+        """Takes the plan of a batch that was certainly not booked off the disk again, as durably as it was written.
+
+        Raises StandInFenced where that fails, DiskHangs where it is done later, or found at the next start.
+        """
+        if not self.planned:
+            return
+        # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
+        withdrawn = self._node.owe(deputy_work.withdraw_plan, self.number)
+        self._withheld.until(withdrawn, self.planned)
+        try:
+            await self._node.disk.in_time(withdrawn)
+        except StandInFenced as fenced:
+            raise StandInFenced(WITHHELD) from fenced
+        except DiskHangs as hangs:
+            raise DiskHangs(UNKNOWN) from hangs
 
 
 class PlanUnderWay:
@@ -59,58 +97,3 @@ class PlanUnderWay:
                 if self._writing is None:
                     raise
                 raise CommitInDoubt(f"Outcome unknown: {fenced.detail}") from fenced
-
-
-class PlanKeeping:
-    """Numbers the plans of a node. There is one batch at a time."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        # Of the batch under way; its orders, where their plan may be on disk.
-        self.number = 0
-        self._planned: Collection[UUID] = ()
-        self._withheld: set[UUID] = set()
-
-    def begin(self, plans: Sequence[PlannedOrder]) -> PlanUnderWay:
-        """Begins at once to write a batch's plan. Raises DiskHangs, and then nothing has begun."""
-        self._planned = ()
-        if not plans or self._node.fenced:
-            return PlanUnderWay(self._node, None, is_needed=bool(plans))
-        now = datetime.now(UTC)
-        self.number += 1
-        entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
-        writing = self._node.start_first(deputy_work.write_plan, self.number, entries)
-        self._planned = [plan.order.id for plan in plans]
-        return PlanUnderWay(self._node, writing, is_needed=True)
-
-    async def withdraw(self) -> None:
-        """Takes the plan of a batch that was certainly not booked off the disk again, as durably as it was written.
-
-        Raises StandInFenced where that fails, DiskHangs where it is done later, or found at the next start.
-        """
-        if not self._planned:
-            return
-        # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
-        self._withheld.update(self._planned)
-        withdrawn = self._node.owe(deputy_work.withdraw_plan, self.number)
-        withdrawn.add_done_callback(partial(self._release, self._planned))
-        try:
-            await self._node.disk.in_time(withdrawn)
-        except StandInFenced as fenced:
-            raise StandInFenced(WITHHELD) from fenced
-        except DiskHangs as hangs:
-            raise DiskHangs(UNKNOWN) from hangs
-
-    def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
-        """Returns the answers to those whose plan may be on disk though not booked, and to those of their groups."""
-        if not self._withheld:
-            return {}
-        withheld = [order for order in orders if order.id in self._withheld]
-        groups = {order.group for order in withheld if order.group is not None}
-        return {
-            order.id: StandInFenced(WITHHELD) for order in orders if order.id in self._withheld or order.group in groups
-        }
-
-    def _release(self, planned: Collection[UUID], withdrawn: "asyncio.Future[None]") -> None:
-        if not withdrawn.cancelled() and withdrawn.exception() is None:
-            self._withheld.difference_update(planned)

@@ -121,6 +121,11 @@ class Store(KnownOrders, Journal):
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what a transaction wrote that failed may be found after opening anew. Not so after a full disk."""
+        return self._failure is not None
+
     def _start(self) -> None:
         """Makes certain that what was found is on disk, and that the tail file knows it.
 

@@ -302,8 +302,8 @@ async def _register(service: ServiceProcess, username: str) -> Told:
 async def _change_password(shop: Shop) -> Told:
     return await call(
         shop.service.base_url,
-        "PUT",
-        "/users/me/password",
+        "PATCH",
+        "/api/users/me",
         shop.bert.headers,
         {"current_password": shop.bert.password, "password": shop.bert.password},
     )

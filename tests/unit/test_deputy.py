@@ -1,5 +1,6 @@
 """The plans of batches: on disk before COMMIT, and off it again where nothing was booked, whatever else fails."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from aiopypay.errors import StandInFenced
 from aiopypay.ledger import TransferOrder
@@ -112,8 +114,32 @@ async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
 ) -> None:
     await keep(deputy, [plan(2)])
     failing(monkeypatch, "withdraw_plans", "the disk fails")
-    with pytest.raises(StandInFenced, match="The outcome is unknown"):
+    with pytest.raises(StandInFenced, match="Outcome unknown"):
         await deputy.withdraw_plan()
+    again, other = plan(2).order, plan(3).order
+    assert [type(answer) for answer in deputy.put_off([again, other]).values()] == [StandInFenced]
+    group = uuid4()
+    assert len(deputy.put_off([replace(order, group=group) for order in (again, other)])) == 2
+
+
+async def test_an_order_whose_plan_is_withdrawn_is_judged_again(node: Node, deputy: Deputy) -> None:
+    await keep(deputy, [plan(2)])
+    withdrawing = asyncio.create_task(deputy.withdraw_plan())
+    await asyncio.sleep(0)
+    assert deputy.put_off([plan(2).order])
+    await withdrawing
+    assert not deputy.put_off([plan(2).order])
+
+
+async def test_a_plan_that_a_full_disk_did_not_take_need_not_be_withdrawn(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as momentarily:
+        failing(momentarily, "write_plan", "the disk is full")
+        await keep(deputy, [plan(2)])
+    failing(monkeypatch, "withdraw_plans", "the disk is full")
+    await deputy.withdraw_plan()
+    assert not deputy.put_off([plan(2).order])
 
 
 async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be_recorded(
