@@ -139,6 +139,7 @@ class Deputy:
         if not plans:
             return answers
         if self._node.fenced:
+            self._withheld.hold(self._plans.planned)
             return answers
         try:
             # Dies the process here, the plan is found at the next start. Hangs the disk, this is done when it goes on,

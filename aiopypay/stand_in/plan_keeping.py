@@ -34,7 +34,7 @@ class PlanKeeping:
     """The plans of a node. There is one batch at a time, and one plan under way."""
 
     def __init__(self, node: Node, withheld: Withheld) -> None:
-        self._node = node
+        self.node = node
         self._withheld = withheld
         # Of the batch under way; its orders, where their plan may be on disk.
         self.number = 0
@@ -43,14 +43,14 @@ class PlanKeeping:
     def begin(self, plans: Sequence[PlannedOrder]) -> "PlanUnderWay":
         """Begins at once to write a batch's plan. Raises DiskHangs, and then nothing has begun."""
         self.planned = ()
-        if not plans or self._node.fenced:
-            return PlanUnderWay(self._node, None, is_needed=bool(plans))
+        if not plans or self.node.fenced:
+            return PlanUnderWay(self, None, is_needed=bool(plans))
         now = datetime.now(UTC)
         self.number += 1
         entries = [entry_of(plan, now, in_doubt=True) for plan in plans]
-        writing = self._node.start_first(deputy_work.write_plan, self.number, entries)
+        writing = self.node.start_first(deputy_work.write_plan, self.number, entries)
         self.planned = [plan.order.id for plan in plans]
-        return PlanUnderWay(self._node, writing, is_needed=True)
+        return PlanUnderWay(self, writing, is_needed=True)
 
     async def withdraw(self) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again, as durably as it was written.
@@ -60,10 +60,10 @@ class PlanKeeping:
         if not self.planned:
             return
         # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
-        withdrawn = self._node.owe(deputy_work.withdraw_plan, self.number)
+        withdrawn = self.node.owe(deputy_work.withdraw_plan, self.number)
         self._withheld.until(withdrawn, self.planned)
         try:
-            await self._node.disk.in_time(withdrawn)
+            await self.node.disk.in_time(withdrawn)
         except StandInFenced as fenced:
             raise StandInFenced(WITHHELD) from fenced
         except DiskHangs as hangs:
@@ -73,8 +73,8 @@ class PlanKeeping:
 class PlanUnderWay:
     """A plan that is being written; `writing` is None where there is none to write."""
 
-    def __init__(self, node: Node, writing: "asyncio.Future[None] | None", *, is_needed: bool) -> None:
-        self._node = node
+    def __init__(self, keeping: PlanKeeping, writing: "asyncio.Future[None] | None", *, is_needed: bool) -> None:
+        self._keeping = keeping
         self._writing = writing
         self._is_needed = is_needed
 
@@ -88,11 +88,14 @@ class PlanUnderWay:
             try:
                 await held_open(connection, self._writing)
             except StandInFenced:
-                # It may be there all the same, and is then found at the next start.
+                # It may be there all the same, and is then found at the next start; but for one that a full disk
+                # has not taken.
                 logger.exception("The batch goes on without its plan on disk")
+                if not self._keeping.node.is_unsure:
+                    self._keeping.planned = ()
         if self._is_needed:
             try:
-                self._node.check_may_book()
+                self._keeping.node.check_may_book()
             except StandInFenced as fenced:
                 if self._writing is None:
                     raise

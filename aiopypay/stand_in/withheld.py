@@ -40,6 +40,10 @@ class Withheld:
         """That writes these orders where they are found again. Where it fails they may be on disk all the same."""
         kept.add_done_callback(partial(self._hold, order_ids))
 
+    def hold(self, order_ids: Collection[UUID]) -> None:
+        """These orders may be on disk, and stay there."""
+        self._ids.update(order_ids)
+
     def _release(self, order_ids: Collection[UUID], withdrawn: "asyncio.Future[Any]") -> None:
         if withdrawn.exception() is None:
             self._ids.difference_update(order_ids)

@@ -1,6 +1,7 @@
 """The plans of batches: on disk before COMMIT, and off it again where nothing was booked, whatever else fails."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,7 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
-from aiopypay.errors import StandInFenced
+from aiopypay.errors import CommitInDoubt, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
@@ -97,6 +98,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, method: str, why: str) -> None:
     monkeypatch.setattr(Store, method, fail)
 
 
+def fail_syncs(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on what is written is written, and nobody knows whether it is on disk."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(node._store._tail, "write", fail)
+
+
 async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_it(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +150,30 @@ async def test_a_plan_that_a_full_disk_did_not_take_need_not_be_withdrawn(
     failing(monkeypatch, "withdraw_plans", "the disk is full")
     await deputy.withdraw_plan()
     assert not deputy.put_off([plan(2).order])
+
+
+@pytest.mark.parametrize("is_fenced_before", [True, False])
+async def test_a_batch_in_doubt_that_the_journal_does_not_take_is_not_judged_again(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch, is_fenced_before: bool
+) -> None:
+    await keep(deputy, [plan(2)])
+    if is_fenced_before:
+        node.fence("something else")
+    fail_syncs(node, monkeypatch)
+    [answer] = (await deputy.adopt_plan([plan(2)])).values()
+    assert isinstance(answer, CommitInDoubt)
+    assert deputy.put_off([plan(2).order])
+
+
+async def test_an_order_that_may_be_in_the_journal_is_not_judged_again(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deputy.standing = Standing(uuid4(), holds_lease=True, nodes=1)
+    deputy.switch.lost("test")
+    fail_syncs(node, monkeypatch)
+    [answer] = await deputy.accept([plan(2).order])
+    assert isinstance(answer, StandInFenced)
+    assert deputy.put_off([plan(2).order])
 
 
 async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be_recorded(
