@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+import errno
+import threading
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from aiopypay.stand_in import disk as disks
+
 from .caller import Told, call, order
 from .disks import freezable_disk
+from .node import NodeHere, add_holders, balance_of, running
 from .postgres import PostgresServer
 from .service import NewService, ServiceProcess
 from .shop import Shop, open_shop
@@ -307,3 +312,43 @@ async def _change_password(shop: Shop) -> Told:
         shop.bert.headers,
         {"current_password": shop.bert.password, "password": shop.bert.password},
     )
+
+
+class TestFailingDisk:
+    async def test_what_hung_and_then_failed_is_not_judged_again_before_the_next_start(
+        self, migrated_postgres: PostgresServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna, bert = add_holders(migrated_postgres, 2)
+        go_on = threading.Event()
+        async with running(migrated_postgres.dsn, directory, killed=True) as node:
+            await node.filled()
+            _hang_and_fail(node, monkeypatch, go_on)
+            assert await node.pay(anna, bert, "10", key="first") == 503
+            assert node.stand_in.report().disk
+            assert node.stand_in.report().fenced is None
+            go_on.set()
+            await eventually(lambda: node.stand_in.report().disk is None, TOLD_SECONDS, "nothing is left to do")
+            assert node.stand_in.report().fenced
+            # Others go on without the disk. This one may be on it, and would be booked although it was refused.
+            assert await node.pay(anna, bert, "95") == 200
+            assert await node.pay(anna, bert, "10", key="first") == 503
+            assert balance_of(migrated_postgres, bert) == 195
+            assert await node.pay(bert, anna, "95") == 200
+        async with running(migrated_postgres.dsn, directory) as node:
+            await node.online()
+            assert await node.pay(anna, bert, "10", key="first") == 200
+            assert await node.pay(anna, bert, "10", key="first") == 200
+        assert balance_of(migrated_postgres, bert) == 100 + 95 - Decimal("95.95") + 10
+
+
+def _hang_and_fail(node: NodeHere, monkeypatch: pytest.MonkeyPatch, go_on: threading.Event) -> None:
+    tail = node.store._tail
+    assert tail is not None
+
+    def hang(*_: Any, **__: Any) -> None:
+        assert go_on.wait(TOLD_SECONDS * 10)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tail, "write", hang)
+    monkeypatch.setattr(disks, "LOOK_SECONDS", LOOK_SECONDS)
+    monkeypatch.setattr(disks, "SILENT_LOOKS", SILENT_LOOKS)
