@@ -95,8 +95,7 @@ class Node:
 
     async def finish(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Does as `run` does, but waits for the disk: for what nobody waits for, and no lock is held over."""
-        self._hand_over()
-        return await asyncio.shield(self._ask(work, *args, **kwargs))
+        return await asyncio.shield(self.owe(work, *args, **kwargs))
 
     def owe(
         self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
