@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from aiopypay.errors import Problem, StandInFenced
+from aiopypay.errors import CommitInDoubt, Problem
 from aiopypay.ledger import TransferOrder
 from aiopypay.stand_in.node import Node
 
@@ -29,7 +29,7 @@ class Withheld:
         if not self._ids:
             return {}
         groups = {order.group for order in orders if order.id in self._ids and order.group is not None}
-        return {order.id: StandInFenced(WITHHELD) for order in orders if order.id in self._ids or order.group in groups}
+        return {order.id: CommitInDoubt(WITHHELD) for order in orders if order.id in self._ids or order.group in groups}
 
     def until(self, withdrawn: "asyncio.Future[Any]", order_ids: Collection[UUID]) -> None:
         """These orders are on disk until that is done; where it fails they stay there."""

@@ -127,7 +127,7 @@ async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     with pytest.raises(StandInFenced, match="Outcome unknown"):
         await deputy.withdraw_plan()
     again, other = plan(2).order, plan(3).order
-    assert [type(answer) for answer in deputy.put_off([again, other]).values()] == [StandInFenced]
+    assert [type(answer) for answer in deputy.put_off([again, other]).values()] == [CommitInDoubt]
     group = uuid4()
     assert len(deputy.put_off([replace(order, group=group) for order in (again, other)])) == 2
 
