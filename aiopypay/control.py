@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from aiopypay.errors import CommitInDoubt, Problem
+from aiopypay.errors import CommitInDoubt, Problem, StartError
 from aiopypay.representations import json_response
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
@@ -49,7 +49,10 @@ def control_app(stand_in: StandIn) -> web.Application:
 
     async def get_journal(request: web.Request) -> web.Response:
         state: State | None = request.query.get("state")  # type: ignore[assignment]
-        return json_response(await stand_in.journal(state, int(request.query["after"])))
+        try:
+            return json_response(await stand_in.journal(state, int(request.query["after"])))
+        except Problem as problem:
+            raise web.HTTPServiceUnavailable(text=problem.detail) from problem
 
     async def get_replay(_: web.Request) -> web.Response:
         return json_response(await _decided(stand_in.preview()))
@@ -84,7 +87,8 @@ async def control_server(data_dir: Path, stand_in: StandIn) -> AsyncIterator[Non
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        # Not here: the event loop waits for no disk, which may hang.
+        stand_in.remove_file(path)
         os.close(directory)
 
 
@@ -110,7 +114,10 @@ async def ask_decision(data_dir: Path, decision: Decision) -> Decided | None:
 
 
 async def ask_journal(data_dir: Path, state: State | None, after: int) -> list[JournalLine] | None:
-    """Returns a page of the running service's journal, None where none runs."""
+    """Returns a page of the running service's journal, None where none runs.
+
+    Raises StartError where it cannot be read.
+    """
     query = {"after": str(after)} | ({"state": state} if state else {})
     answer = await _ask(data_dir, "GET", "/journal", params=query)
     return None if answer is None else msgspec.json.decode(answer, type=list[JournalLine])
@@ -133,6 +140,8 @@ async def _ask(data_dir: Path, method: str, path: str, **content: Any) -> bytes 
         patient = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(connector=connector, timeout=patient) as session:
             async with session.request(method, f"http://control{path}", **content) as response:
+                if response.status == web.HTTPServiceUnavailable.status_code:
+                    raise StartError(await response.text())
                 response.raise_for_status()
                 return await response.read()
     except aiohttp.ClientConnectionError:

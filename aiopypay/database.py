@@ -66,6 +66,7 @@ class Database:
         """
         async with self._edge(deadline_seconds) as attempt, self._acquired(begins=True) as connection:
             attempt.phase = "transaction"
+            connection.connection.deadline = attempt.deadline
             async with _rolled_back_on_error(connection):
                 yield connection
             if not connection.connection.begins_with_next:
@@ -119,7 +120,11 @@ class Database:
         attempt = _Attempt(self._servers.epoch)
         try:
             # The deadline begins with the turn: waiting behind others says nothing about the database.
-            async with self._pool.slot(), asyncio.timeout(deadline_seconds), server_cancels_told_apart():
+            async with (
+                self._pool.slot(),
+                asyncio.timeout(deadline_seconds) as attempt.deadline,
+                server_cancels_told_apart(),
+            ):
                 # Lost, or lost and found, while this one waited.
                 self._check_up()
                 attempt.epoch = self._servers.epoch
@@ -180,6 +185,7 @@ class _Attempt:
 
     epoch: int
     phase: Phase = "connect"
+    deadline: asyncio.Timeout | None = None
 
 
 @contextlib.asynccontextmanager

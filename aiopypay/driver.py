@@ -21,13 +21,14 @@ class Connection(aiopg.Connection):
     with RuntimeError.
 
     `begins_with_next`: the next statement begins a transaction; BEGIN is sent along with it. `prepared` are the names
-    of the statements that this session has prepared.
+    of the statements that this session has prepared. `deadline` is that of the transaction under way.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.begins_with_next = False
         self.prepared: set[str] = set()
+        self.deadline: asyncio.Timeout | None = None
 
     @staticmethod
     def _ready(weak_self: Any) -> None:

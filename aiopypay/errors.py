@@ -282,6 +282,21 @@ class OtherMoment(DatabaseUnavailable):
         return type(self), (self.count,)
 
 
+class DiskHangs(Problem):
+    """The disk of this node does not answer: until it does, nothing is booked or changed here.
+
+    Whether the database is there makes no difference.
+    """
+
+    status, slug, title = 503, "disk-hangs", "The node's disk does not answer"
+    retry_after_seconds = 5
+
+    def __init__(
+        self, detail: str = "The disk of this node does not answer. Nothing was booked or changed; try again."
+    ) -> None:
+        super().__init__(detail)
+
+
 class NotKnownHere(DatabaseUnavailable):
     """The database is away, and this node does not remember enough to answer in its place. Never a guess."""
 

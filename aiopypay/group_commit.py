@@ -20,6 +20,7 @@ from aiopypay.errors import (
     CommitInDoubt,
     DatabaseBusy,
     DatabaseUnavailable,
+    DiskHangs,
     DuplicateOrder,
     InternalError,
     Problem,
@@ -116,18 +117,29 @@ class GroupCommit:
         return later
 
     async def _post(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
-        """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.
-
-        A database that stays busy is not asked longer than `until` (monotonic): the rest is told so.
-        """
+        """Posts all orders but those that are not to be judged now."""
+        put_off = self._deputy.put_off(orders)
+        if put_off:
+            left = [order for order in orders if order.id not in put_off]
+            judged = dict(zip((order.id for order in left), await self._post(left, until), strict=True))
+            return [put_off.get(order.id) or judged[order.id] for order in orders]
         if not orders:
             return []
         if not self._deputy.switch.is_up:
             return await self._accept(orders)
+        return await self._post_online(orders, until)
+
+    async def _post_online(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
+        """One transaction for all. What PostgreSQL does not take whole is split until the culprit stands alone.
+
+        A database that stays busy is not asked longer than `until` (monotonic): the rest is told so.
+        """
         try:
             return await self._post_together(orders, until)
         except DatabaseUnavailable:
             return await self._accept(orders)
+        except DiskHangs as hangs:
+            return [copy.copy(hangs) for _ in orders]
         except (DatabaseBusy, InternalError) as failure:
             first, second = halves(orders)
             # A bulk may be busy for no fault but its size.
@@ -209,7 +221,10 @@ class GroupCommit:
             return set()
 
     async def _attempt(self, orders: Sequence[TransferOrder]) -> list[Answer]:
-        """One transaction. Raises DatabaseUnavailable, DatabaseBusy, StatementRejected: then nothing is booked."""
+        """One transaction. Raises DatabaseUnavailable, DatabaseBusy, StatementRejected: then nothing is booked.
+
+        Raises DiskHangs: then nothing is booked, though it may be after the next start.
+        """
         async with self._deputy.moments.turn:
             return await self._book(orders, self._deputy.moments.step())
 
@@ -219,11 +234,9 @@ class GroupCommit:
             async with self._deputy.moments.checked(), self._database.transaction() as connection:
                 judgement = await judge_orders(connection, orders, step, minted=True)
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
-                plan_kept = self._deputy.keep_plan(judgement.plans, step)
-                try:
-                    records, accounts = await book_plans(connection, judgement.plans, step)
-                finally:
-                    await plan_kept
+                plan = self._deputy.keep_plan(judgement.plans, step)
+                records, accounts = await book_plans(connection, judgement.plans, step)
+                await plan.kept(connection)
         except CommitInDoubt:
             assert judgement is not None  # noqa: S101 - COMMIT comes after it
             adopted = await self._deputy.adopt_plan(judgement.plans)

@@ -22,10 +22,11 @@ class JournalBody(msgspec.Struct):
 
 
 class HealthBody(msgspec.Struct):
-    """How the node is. `fenced` says why it would not stand in, `settling_waits_for` what the operator must see to.
+    """How the node is.
 
-    `refused_after_changes_elsewhere` counts, among what was refused at settling, orders on accounts that were changed
-    in SQL just before the database was lost or while it was.
+    `fenced` says why it would not stand in, `disk` that its disk does not answer and nothing is booked until it does,
+    `settling_waits_for` what the operator must see to. `refused_after_changes_elsewhere` counts, among what was refused
+    at settling, orders on accounts that were changed in SQL just before the database was lost or while it was.
     """
 
     status: str
@@ -34,6 +35,7 @@ class HealthBody(msgspec.Struct):
     journal: JournalBody
     lease: bool
     fenced: str | None
+    disk: str | None
     settling_waits_for: str | None
     refused_at_settling: int
     refused_after_changes_elsewhere: int
@@ -45,7 +47,7 @@ class HealthBody(msgspec.Struct):
 @answers(200, HealthBody, database=False)
 async def get_health(request: web.Request) -> web.Response:
     """200 while the process serves."""
-    return json_response(_body(await request.app[STAND_IN].report()))
+    return json_response(_body(request.app[STAND_IN].report()))
 
 
 @routes.get("/metrics")
@@ -56,7 +58,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 
 def _body(report: Report) -> HealthBody:
-    troubled = report.settling_waits_for is not None or report.fenced is not None
+    troubled = any(trouble is not None for trouble in (report.settling_waits_for, report.fenced, report.disk))
     return HealthBody(
         status="attention" if troubled else "ok",
         mode=report.mode,
@@ -64,6 +66,7 @@ def _body(report: Report) -> HealthBody:
         journal=JournalBody(report.pending, report.oldest),
         lease=report.holds_lease,
         fenced=report.fenced,
+        disk=report.disk,
         settling_waits_for=report.settling_waits_for,
         refused_at_settling=report.refused,
         refused_after_changes_elsewhere=report.refused_elsewhere,

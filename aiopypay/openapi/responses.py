@@ -37,7 +37,7 @@ PROBLEM_SCHEMA: Schema = {
 
 # Without the database: what any request meets, what reads meet, what orders meet.
 _DATABASE = {errors.DatabaseUnavailable, errors.DatabaseBusy, errors.Overloaded, errors.CommitInDoubt}
-_STAND_IN = {errors.NotKnownHere, errors.StandInFenced}
+_STAND_IN = {errors.NotKnownHere, errors.StandInFenced, errors.DiskHangs}
 _ACCEPTANCE = {
     errors.OfflineAmountCap,
     errors.OfflineDebitCap,

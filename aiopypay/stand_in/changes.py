@@ -37,10 +37,14 @@ class UserChanges:
         self._switch = switch
         self._moments = moments
         self._refresh: asyncio.Task[None] | None = None
+        # Who was marked meanwhile, for a change that then was not made.
+        node.disk.on_answer.append(self.refresh_soon)
 
     @contextlib.asynccontextmanager
     async def transaction(self, username: str, *, is_new: bool = False) -> AsyncIterator[Connection]:
-        """A transaction that changes this user, or opens their accounts. Raises what Moments.writing raises.
+        """A transaction that changes this user, or opens their accounts.
+
+        Raises what Moments.writing raises, DiskHangs too: then nothing is changed.
 
         `is_new`: it adds the user, so that one who is known here stays certain, whoever asks for their name.
         """

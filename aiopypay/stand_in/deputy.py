@@ -2,24 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from aiopypay.errors import CommitInDoubt, DatabaseBusy, StandInFenced
+from aiopypay.errors import CommitInDoubt, DiskHangs, Problem, StandInFenced
 from aiopypay.ledger import TransferOrder
 from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
-from aiopypay.stand_in.acceptance import Answer, accept, entry_of, reused_keys
+from aiopypay.stand_in.acceptance import Answer, accept, reused_keys
 from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
-from aiopypay.stand_in.records import Plan
+from aiopypay.stand_in.plan_keeping import UNKNOWN, PlanKeeping, PlanUnderWay
 from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.stand_in.withheld import Withheld
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
 from aiopypay.store.moments import Step
@@ -49,21 +50,20 @@ class Deputy:
         self.forgotten = asyncio.Event()
         # Why the operator must look before anything goes on: a foreign database.
         self.foreign: str | None = None
-        # The number of the plan of the batch under way, and whether it may be on disk. There is one batch at a time.
-        self._plan = 0
-        self._plan_begun = False
+        self._withheld = Withheld(node)
+        self._plans = PlanKeeping(node, self._withheld, moments)
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
-        self.standing, self._seconds_before, self.filled = await self._node.run(deputy_work.recall)
+        self.standing, self._seconds_before, self.filled = await self._node.finish(deputy_work.recall)
         await self.moments.recall()
 
     async def forget_memory(self) -> None:
         """What is remembered may be out of date: it is forgotten, and read anew. Raises StandInFenced."""
         self.filled = False
         self.forgotten.set()
-        await self._node.run(deputy_work.forget_memory)
-        self._node.start_keeping()
+        await self._node.finish(deputy_work.forget_memory)
+        await self._node.start_keeping()
 
     @property
     def blocked(self) -> str | None:
@@ -78,9 +78,24 @@ class Deputy:
             return [StandInFenced(told) for _ in orders]
         seconds = self._seconds_before + self.switch.seconds_down
         try:
-            return await self._node.run(self._accepted, orders, datetime.now(UTC), seconds)
+            accepting = self._node.owe(self._accepted, orders, datetime.now(UTC), seconds)
+            self._withheld.unless(accepting, [order.id for order in orders])
+            # Dies the process here, the entries are in the journal or not, and a retry tells. Hangs the disk, they may
+            # enter it when it goes on, and a retry then finds them there.
+            return await self._node.disk.in_time(accepting)
         except StandInFenced as fenced:
             return [StandInFenced(fenced.detail) for _ in orders]
+        except DiskHangs:
+            return [DiskHangs(UNKNOWN) for _ in orders]
+
+    def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
+        """Returns the answers to those of the orders that are not to be judged now, in any mode.
+
+        While the disk hangs that is all of them; otherwise those that are withheld.
+        """
+        if self._node.disk.hangs:
+            return {order.id: DiskHangs() for order in orders}
+        return self._withheld.answers(orders)
 
     def _accepted(self, store: Store, orders: Sequence[TransferOrder], now: datetime, seconds: float) -> list[Answer]:
         """In the store's thread: what was booked before is recorded by now, or the node is fenced, as that failed."""
@@ -89,7 +104,10 @@ class Deputy:
         return accept(store, orders, self._limits, now, seconds, is_alone=self.standing.nodes == 1)
 
     async def reused_keys(self, keys: Sequence[RequestKey]) -> set[int]:
-        """Returns the places of the keys that are known as those of another content. Raises StandInFenced."""
+        """Returns the places of the keys that are known as those of another content.
+
+        Raises StandInFenced, DiskHangs.
+        """
         return await self.read(reused_keys, keys)
 
     def fence(self) -> str | None:
@@ -105,61 +123,19 @@ class Deputy:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
         return None
 
-    def keep_plan(self, plans: Sequence[PlannedOrder], step: Step) -> Coroutine[None, None, None]:
-        """Begins at once to put a batch's plan on disk; what it returns is to be awaited before COMMIT.
+    def keep_plan(self, plans: Sequence[PlannedOrder], step: Step) -> PlanUnderWay:
+        """Begins at once to put a batch's plan on disk; `kept` of what it returns is to be awaited before COMMIT.
 
-        What fails fences the node. Raises DatabaseBusy where it was fenced since the step was made: without a disk it
-        takes another; StandInFenced, or CommitInDoubt, where nothing can be booked without one.
+        Raises DiskHangs, or DatabaseBusy where the node was fenced since the step was made; then nothing has begun.
         """
-        writing = None
-        self._plan_begun = bool(plans) and step.to is not None
-        if self._plan_begun:
-            if self._node.fenced:
-                self._plan_begun = False
-                raise DatabaseBusy("This node has just lost its disk. Nothing was booked; try again.")
-            now = datetime.now(UTC)
-            self._plan += 1
-            self.moments.noted(step)
-            plan = Plan([entry_of(plan, now, in_doubt=True) for plan in plans], step.to)
-            writing = self._node.start_first(deputy_work.write_plan, self._plan, plan)
-        return self._plan_kept(writing, is_needed=bool(plans))
-
-    async def _plan_kept(self, writing: Coroutine[None, None, None] | None, *, is_needed: bool) -> None:
-        try:
-            if writing is not None:
-                await writing
-        except StandInFenced as fenced:
-            # It may be there all the same; but a start without the mark beside the store drops what it finds.
-            self._check_may_book(fenced)
-            raise DatabaseBusy("This node has just lost its disk. Nothing was booked; try again.") from fenced
-        if is_needed and self._node.fenced is not None:
-            self._check_may_book(None)
-
-    def _check_may_book(self, cause: StandInFenced | None) -> None:
-        """Raises where the next start would take for current what is on disk: also a plan, where one was begun."""
-        try:
-            self._node.check_may_book()
-        except StandInFenced as fenced:
-            unknown = CommitInDoubt(f"Outcome unknown: {fenced.detail}")
-            raise (unknown if self._plan_begun else fenced) from cause or fenced
+        return self._plans.begin(plans, step)
 
     async def withdraw_plan(self, step: Step) -> None:
         """Takes the plan of a batch that was certainly not booked off the disk again.
 
-        Raises StandInFenced where that fails and the next start would book it: then its orders must not be judged
-        again.
+        Raises StandInFenced, or DiskHangs, where that is not done: its orders must not be judged again, `put_off`.
         """
-        if self._plan_begun:
-            self.moments.withdrawn(step)
-            # Also where the node is fenced, for the failure of something else: what stays on disk will be booked.
-            try:
-                await self._node.run(deputy_work.withdraw_plan, self._plan)
-            except StandInFenced as fenced:
-                try:
-                    self._node.check_may_book()
-                except StandInFenced:
-                    told = "The outcome is unknown: the plan of the payment may be on a disk that fails."
-                    raise StandInFenced(told) from fenced
+        await self._plans.withdraw(step)
 
     async def adopt_plan(self, plans: Sequence[PlannedOrder]) -> dict[UUID, Answer]:
         """Takes a batch in doubt into the journal, whole: whether it was booked is found out at settling.
@@ -172,10 +148,15 @@ class Deputy:
         if not plans:
             return answers
         if self._node.fenced:
+            self._withheld.hold(self._plans.planned)
             return answers
         try:
-            entries = await self._node.run(deputy_work.adopt_plans)
-        except StandInFenced:
+            # Dies the process here, the plan is found at the next start. Hangs the disk, this is done when it goes on,
+            # and before anything else is judged.
+            adopting = self._node.owe(deputy_work.adopt_plans)
+            self._withheld.unless(adopting, self._plans.planned)
+            entries = await self._node.disk.in_time(adopting)
+        except (StandInFenced, DiskHangs):
             return answers
         if self.fence() is not None:
             return answers
@@ -189,13 +170,13 @@ class Deputy:
         """
         self.moments.answered(step)
         if not self._node.fenced:
-            booked = deputy_work.Booked(self._plan, step.to, accounts, records)
+            booked = deputy_work.Booked(self._plans.number, step.to, accounts, records)
             self._node.defer(deputy_work.record, booked, weight=len(records))
 
     async def trim_orders(self) -> None:
         """Drops the oldest orders that are too many to be remembered, as long as no batch comes."""
-        plan = self._plan
-        while await self._node.run(deputy_work.trim_orders) and plan == self._plan:
+        plan = self._plans.number
+        while await self._node.run(deputy_work.trim_orders) and plan == self._plans.number:
             pass
 
     async def users(self, usernames: Sequence[str]) -> dict[str, User | Exception | None]:
@@ -206,7 +187,10 @@ class Deputy:
         return await self.read(deputy_work.users_by_name, usernames, self.filled)
 
     async def read(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns what `work` reads from the store. Raises StandInFenced where it is damaged or not up to date."""
+        """Returns what `work` reads from the store.
+
+        Raises StandInFenced where it is damaged or not up to date, DiskHangs.
+        """
         self._check_memory()
 
         def read(store: Store) -> Result:

@@ -128,9 +128,10 @@ def write_plan(store: Store, number: int, plan: Plan) -> None:
 
 
 def withdraw_plan(store: Store, number: int) -> None:
-    """Drops the plan of a batch that was certainly not booked."""
-    with store.transaction(durable=True):
-        store.withdraw_plans([number])
+    """Drops the plan of a batch that was certainly not booked; a full disk has not taken it in the first place."""
+    if store.is_unsure or store.has_plan(number):
+        with store.transaction(durable=True):
+            store.withdraw_plans([number])
 
 
 def adopt_plans(store: Store, *, told: bool = True) -> list[Entry]:

@@ -15,6 +15,8 @@ from aiopypay.stand_in.failures import StoreInUse
 STORE, KEY, TAIL, LOCK = "store.sqlite", "key", "tail", "lock"
 WAL, SHARED_MEMORY = STORE + "-wal", STORE + "-shm"
 MAKING = ".making"
+# Beside the store: what it remembers has followed the database since it was read.
+MARK = "balances-are-kept"
 
 
 def prepare_directory(directory: Path) -> None:
@@ -51,6 +53,18 @@ def take_lock(directory: Path) -> int:
     return descriptor
 
 
+def trust(directory: Path) -> None:
+    """Lets the next start rely on what is remembered: from now on it follows the database. Raises OSError."""
+    (directory / MARK).touch(0o600)
+    _sync(directory)
+
+
+def distrust(directory: Path) -> None:
+    """Makes the next start forget what is remembered and read it anew. Raises OSError."""
+    (directory / MARK).unlink(missing_ok=True)
+    _sync(directory)
+
+
 def present(directory: Path) -> set[str]:
     """Returns which of the store's files are there."""
     return {name for name in (STORE, WAL, KEY, TAIL) if os.path.lexists(directory / name)}
@@ -71,7 +85,11 @@ def write_whole(path: Path, content: bytes) -> None:
 def put_in_place(making: Path, path: Path) -> None:
     """Gives a finished file its name, on disk. Raises OSError."""
     making.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

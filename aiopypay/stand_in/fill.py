@@ -116,13 +116,13 @@ class Fill:
             records, after = await self._page(partial(_bare_orders_after, order_id=after), _remember_orders)
             self.orders += len(records)
         if before is None and not self._deputy.forgotten.is_set():
-            await self._node.run(_set, KEYS_COMPLETE)
+            await self._node.finish(_set, KEYS_COMPLETE)
 
     async def _finish(self, complete: bool) -> None:
         self.done = True
         is_overtaken = self._elsewhere.lacks_tables or self._deputy.forgotten.is_set()
         if complete and not self._node.fenced and not is_overtaken:
-            await self._node.run(_set, FILLED)
+            await self._node.finish(_set, FILLED)
             # What was forgotten meanwhile is filled anew.
             self._deputy.filled = not self._deputy.forgotten.is_set()
 

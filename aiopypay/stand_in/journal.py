@@ -51,6 +51,10 @@ class Journal(Rows):
         """Keeps the plan of the batch about to be committed. Raises sqlite3.IntegrityError for a number in use."""
         self._add("plan", INSERT_PLAN, [(number, encode_plan(plan))])
 
+    def has_plan(self, number: int) -> bool:
+        """Tells whether this plan is there."""
+        return bool(self._found("plan", SELECT_PLAN_CHECKSUM, (number,)))
+
     def withdraw_plans(self, numbers: Iterable[int]) -> None:
         """Drops plans, those of them that are there."""
         rows = [row for number in numbers for row in self._found("plan", SELECT_PLAN_CHECKSUM, (number,))]

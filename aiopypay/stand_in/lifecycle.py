@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from aiopypay.database import Database
@@ -31,7 +32,6 @@ from aiopypay.stand_in.store import Store
 
 DIRECTORY = "stand-in"
 CANCEL_AGAIN_SECONDS = 0.2
-COUNTED = ("users", "accounts", "orders", "uncertain")
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Report:
     oldest: datetime | None
     holds_lease: bool
     fenced: str | None
+    disk: str | None
     settling_waits_for: str | None
     refused: int
     # Of those, how many touched accounts that others had changed since this node last knew of it.
@@ -117,21 +118,21 @@ class StandIn:
         """Returns how many orders were refused at settling, and how many of them through changes made elsewhere."""
         return self._recovery.refused, self._recovery.refused_elsewhere
 
-    async def report(self) -> Report:
-        """Returns the node's state."""
-        pending, oldest = (0, None) if self._node.is_damaged else await self._node.run(_journal)
-        counts = dict.fromkeys(COUNTED, 0) if self._node.is_damaged else await self._node.run(_counts)
+    def report(self) -> Report:
+        """Returns the node's state, as far as it is known without waiting for its disk."""
+        contents, silent_seconds = self._node.contents, self._node.disk.silent_seconds
         return Report(
             mode=self._switch.mode,
             since=self._switch.since,
-            pending=pending,
-            oldest=oldest,
+            pending=contents.pending,
+            oldest=contents.oldest,
             holds_lease=self.deputy.standing.holds_lease,
             fenced=self.deputy.fence(),
+            disk=None if silent_seconds is None else f"the disk has not answered for {silent_seconds:.0f} s",
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
             refused_elsewhere=self._recovery.refused_elsewhere,
-            remembered={"complete": self.deputy.filled, **counts},
+            remembered={"complete": self.deputy.filled, **contents.remembered},
         )
 
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
@@ -150,8 +151,12 @@ class StandIn:
         """Refuses, with its group, the entry that settling waits for. Raises as `Settlement.refuse` does."""
         return await self._recovery.refuse(sequence, reason)
 
+    def remove_file(self, path: Path) -> None:
+        """Removes a file of the data directory, soon; one that stays is no harm."""
+        self._node.post(_remove, path)
+
     async def _open(self) -> None:
-        await self._node.run(_adopt_plans_of_last_run if self._node.keeps_balances else drop_plans)
+        await self._node.finish(_adopt_plans_of_last_run if self._node.keeps_balances else drop_plans)
         await self.deputy.recall()
         if self.deputy.blocked is not None:
             self._switch.lost("the operator is to decide")
@@ -170,7 +175,7 @@ class StandIn:
                 await self.deputy.forget_memory()
         await self._elsewhere.recall()
         if self._switch.is_up:
-            if (await self._node.run(_journal))[0]:
+            if await self._node.finish(Store.pending_count):
                 self._switch.lost("the journal is not empty")
             else:
                 self.deputy.note_online()
@@ -184,7 +189,7 @@ class StandIn:
             await self._switch.wait_until_up()
             self.deputy.forgotten.clear()
             self.changes.refresh_soon()
-            await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.run(_knows_keys))
+            await self._fill.run(with_orders=self.deputy.standing.nodes > 1 or not await self._node.finish(_knows_keys))
             await self.deputy.forgotten.wait()
 
 
@@ -217,14 +222,9 @@ def _adopt_plans_of_last_run(store: Store) -> None:
         logger.warning("%s orders were in doubt when the service ended; the journal has them.", len(entries))
 
 
-def _journal(store: Store) -> tuple[int, datetime | None]:
-    oldest = store.oldest_pending()
-    return store.pending_count(), oldest.entry.order.accepted_at if oldest else None
-
-
-def _counts(store: Store) -> dict[str, int]:
-    accounts, users = store.counts()
-    return dict(zip(COUNTED, (users, accounts, store.order_count(), store.uncertain_count()), strict=True))
+def _remove(_: Store, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _knows_keys(store: Store) -> bool:

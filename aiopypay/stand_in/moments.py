@@ -20,7 +20,7 @@ from uuid import uuid4
 import msgspec
 
 from aiopypay.database import DEADLINE_SECONDS, Database
-from aiopypay.errors import CommitInDoubt, OtherMoment, StandInFenced
+from aiopypay.errors import CommitInDoubt, DiskHangs, OtherMoment, StandInFenced
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.pages import last_ids
@@ -229,7 +229,7 @@ class Moments:
         logger.critical("%s", self.blocked.reason)
         self._switch.lost("the database is not the one that this node left")
         # Where the disk fails, the next start will find out by itself.
-        with contextlib.suppress(StandInFenced):
+        with contextlib.suppress(StandInFenced, DiskHangs):
             await self._node.run(write_blocked, self.blocked)
 
     async def adopt(

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
-import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -13,7 +11,10 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from aiopypay.errors import StandInFenced, StartError
+from aiopypay.errors import DiskHangs, StandInFenced, StartError
+from aiopypay.stand_in.contents import Contents, contents_of
+from aiopypay.stand_in.directory import MARK, distrust, trust
+from aiopypay.stand_in.disk import Disk
 from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged, StoreFailed
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-MARK = "balances-are-kept"
 # What is deferred waits so long, or until it weighs so much (in orders): a few milliseconds of work.
 DEFERRED_SECONDS = 0.1
 DEFERRED_MAX = 500
@@ -36,17 +36,19 @@ class Node:
     works on a full disk, too), and after a restart the node stands in again only once everything was read anew.
     Where not even the mark can be removed, nothing may be booked any more: `check_may_book`.
 
-    `keeps_balances`: its memory has followed everything since it was last read from the database.
+    `keeps_balances`: its memory has followed everything since it was last read from the database. `contents` are the
+    figures of what the store holds, as of the last piece of work that is done. `disk` tells whether the disk answers;
+    where it does not, whoever awaits `run` or `start` gets DiskHangs, and what they handed over is done later all the
+    same.
     """
 
     def __init__(self, directory: Path) -> None:
         """Opens the store in `directory`. Raises StoreInUse, StartError."""
         self._mark = directory / MARK
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stand-in")
+        self.disk = Disk()
         self._store = self._opened(directory)
         self.keeps_balances = self._mark.exists()
         self._is_marked = self.keeps_balances
-        self._fencing = threading.Lock()
         self._deferred: list[tuple[Callable[..., object], object]] = []
         self._deferred_weight = 0
         self._deferred_until: asyncio.TimerHandle | None = None
@@ -64,11 +66,14 @@ class Node:
         """Whether the store itself is damaged: then nothing is settled either, until the operator has looked."""
         return self._store.damage is not None
 
-    def start_keeping(self) -> None:
-        """From now on every batch is remembered."""
-        self._mark.touch(0o600)
-        _sync_directory(self._mark.parent)
-        self.keeps_balances = self._is_marked = True
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what a transaction wrote that failed may be found when the store is opened again."""
+        return self._store.is_unsure
+
+    async def start_keeping(self) -> None:
+        """From now on every batch is remembered. Raises StandInFenced where the mark that says so cannot be made."""
+        await self.finish(self._make_mark)
 
     def check_may_book(self) -> None:
         """Asked before something is booked that a fenced node does not remember.
@@ -83,40 +88,42 @@ class Node:
     async def run(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Returns what `work` on the store returns. Raises StandInFenced when the store fails.
 
-        Work that has begun is finished even if the caller is cancelled.
+        Raises DiskHangs where the disk does not answer; if it did when the work was handed over, the work may still be
+        done. Work that has begun is finished even if the caller is cancelled.
         """
         return await self.start(work, *args, **kwargs)
 
+    async def finish(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Does as `run` does, but waits for the disk: for what nobody waits for, and no lock is held over."""
+        return await asyncio.shield(self.owe(work, *args, **kwargs))
+
+    def owe(
+        self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[Result]":
+        """Hands over work that must be done whether or not the disk answers: `disk.in_time` is for who waits."""
+        self._hand_over()
+        return self._ask(work, *args, **kwargs)
+
     def start(
         self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[None, None, Result]:
+    ) -> "asyncio.Future[Result]":
         """Hands work over at once; what it returns is to be awaited for what `run` returns or raises."""
         self._hand_over()
-        return self._begin(partial(work, self._store, *args, **kwargs))
+        return self._begin(work, *args, **kwargs)
 
     def start_first(
         self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[None, None, Result]:
+    ) -> "asyncio.Future[Result]":
         """Hands work over as `start` does, but before what is deferred, which it must not depend on."""
-        beginning = self._begin(partial(work, self._store, *args, **kwargs))
+        beginning = self._begin(work, *args, **kwargs)
         if self._deferred_weight >= DEFERRED_MAX:
             self._hand_over()
         return beginning
 
-    def _begin(self, work: Callable[[], Result]) -> Coroutine[None, None, Result]:
-        return self._outcome(asyncio.wrap_future(self._thread.submit(work)))
-
-    async def _outcome(self, future: "asyncio.Future[Result]") -> Result:
-        try:
-            return await asyncio.shield(future)
-        except (StoreFailed, StoreDamaged, DuplicateEntry) as error:
-            self.fence(str(error))
-            raise StandInFenced(f"This node cannot stand in: {error}") from error
-
     def post(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> None:
         """Hands work over without waiting for it. What fails fences the node."""
         self._hand_over()
-        self._submit(partial(work, self._store, *args, **kwargs), self._look_at)
+        self.disk.do(partial(self._do, partial(work, self._store, *args, **kwargs)))
 
     def defer(self, work: Callable[[Store, list[Item]], object], item: Item, *, weight: int) -> None:
         """Hands `work(store, items)` over as `post` does, but not yet: the items of a while are done at once.
@@ -129,22 +136,35 @@ class Node:
             self._deferred_until = asyncio.get_running_loop().call_later(DEFERRED_SECONDS, self._hand_over)
 
     def fence(self, reason: str) -> None:
-        """From now on this node does not stand in. Called from either thread; done when it returns."""
-        with self._fencing:
-            if self.fenced is None:
-                logger.critical("This node no longer stands in: %s", reason)
-                try:
-                    distrust(self._mark.parent)
-                    self._is_marked = False
-                except OSError as error:
-                    logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
-                self.fenced = reason
+        """From now on this node does not stand in; done when it returns. In the thread: the disk may hang in it."""
+        if self.fenced is None:
+            logger.critical("This node no longer stands in: %s", reason)
+            try:
+                distrust(self._mark.parent)
+                self._is_marked = False
+            except OSError as error:
+                logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
+            self.fenced = reason
 
     async def close(self) -> None:
-        """Finishes what was handed over and closes the store."""
-        self._hand_over()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
-        self._thread.shutdown()
+        """Finishes what was handed over and closes the store; leaves both to a kill where the disk hangs."""
+        try:
+            await self.disk.in_time(self.owe(Store.close))
+        except DiskHangs:
+            logger.critical("Stopping without the disk, which does not answer. The next start finds what is booked.")
+        self.disk.end()
+
+    def _begin(
+        self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[Result]":
+        if self.disk.hangs:
+            raise DiskHangs
+        return self.disk.in_time(self._ask(work, *args, **kwargs))
+
+    def _ask(
+        self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[Result]":
+        return self.disk.ask(partial(self._answered, partial(work, self._store, *args, **kwargs)))
 
     def _hand_over(self) -> None:
         if self._deferred_until is not None:
@@ -152,46 +172,64 @@ class Node:
             self._deferred_until = None
         deferred, self._deferred, self._deferred_weight = self._deferred, [], 0
         for work, items in groupby(deferred, key=itemgetter(0)):
-            self._submit(partial(work, self._store, [item for _, item in items]), self._look_at_deferred)
+            together = partial(work, self._store, [item for _, item in items])
+            self.disk.do(partial(self._do, together, is_memory=True))
 
-    def _submit(self, work: Callable[[], object], look_at: "Callable[[Future[object]], None]") -> None:
-        """In the thread, the outcome is looked at before any other work begins."""
-        self._thread.submit(work).add_done_callback(look_at)
+    def _answered(self, work: Callable[[], Result]) -> Result:
+        """In the thread: the node is fenced by the time that the failure is told, and before any other work begins."""
+        try:
+            return work()
+        except (StoreFailed, StoreDamaged, DuplicateEntry) as error:
+            self.fence(str(error))
+            raise StandInFenced(f"This node cannot stand in: {error}") from error
+        finally:
+            self._count()
+
+    def _do(self, work: Callable[[], object], *, is_memory: bool = False) -> None:
+        """In the thread, as `_answered`. `is_memory`: it is what was booked, without which memory is out of date."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, memory no longer follows
+            if is_memory:
+                self.keeps_balances = False
+            self.fence(str(error) or type(error).__name__)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        try:
+            self.contents = contents_of(self._store)
+        except Exception:
+            logger.debug("The store cannot be counted", exc_info=True)
 
     def _opened(self, directory: Path) -> Store:
         """Opens the store in the thread that uses it, where what the verification needed serves as its cache.
 
         What one thread frees the C library hardly ever gives to another: there would be two caches' worth of memory.
         """
+        opening: Future[tuple[Store, Contents]] = Future()
+        self.disk.do(partial(_open, directory, opening))
         try:
-            return self._thread.submit(Store.open, directory).result()
+            store, self.contents = opening.result()
         except BaseException as error:
-            self._thread.shutdown()
+            self.disk.end()
             if isinstance(error, StoreFailed):
                 raise StartError(f"{error}: make room, or repair the disk, and start again") from error
             raise
+        store.stepped = self.disk.step
+        return store
 
-    def _look_at_deferred(self, future: "Future[object]") -> None:
-        """What was booked is not remembered: from now on this memory is out of date, for reads too."""
-        if future.exception() is not None:
-            self.keeps_balances = False
-        self._look_at(future)
-
-    def _look_at(self, future: "Future[object]") -> None:
-        error = future.exception()
-        if error is not None:
-            self.fence(str(error) or type(error).__name__)
+    def _make_mark(self, _: Store) -> None:
+        try:
+            trust(self._mark.parent)
+        except OSError as error:
+            raise StoreFailed(f"{self._mark} cannot be made ({error.strerror})") from error
+        self.keeps_balances = self._is_marked = True
 
 
-def distrust(directory: Path) -> None:
-    """Makes the next start forget what is remembered and read it anew: the operator says the database is right."""
-    (directory / MARK).unlink(missing_ok=True)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _open(directory: Path, opening: "Future[tuple[Store, Contents]]") -> None:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        store = Store.open(directory)
+        opening.set_result((store, contents_of(store)))
+    except BaseException as error:  # noqa: BLE001 - told to who opens it
+        opening.set_exception(error)

@@ -14,6 +14,7 @@ from aiopypay.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
     DatabaseUnfit,
+    DiskHangs,
     Problem,
     StandInFenced,
     StartError,
@@ -221,8 +222,8 @@ class Recovery:
                     self._switch.lost(unavailable.detail)
                     return
                 self._wait_for(unavailable.detail)
-            except DatabaseBusy as busy:
-                self._wait_for(busy.detail)
+            except (DatabaseBusy, DiskHangs) as passing:
+                self._wait_for(passing.detail)
             except SettlingStopped as stopped:
                 self._wait_for(str(stopped))
             except StatementRejected as rejected:

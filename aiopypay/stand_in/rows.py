@@ -1,7 +1,7 @@
 """Verified rows: the one place that reads and writes the store's SQLite connection."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -46,6 +46,8 @@ class Rows:
         self._spoiled = False
         self.damage: str | None = None
         self._failure: str | None = None
+        # Called when the disk has answered, or much was written: whoever waits may wait on.
+        self.stepped: Callable[[], object] = _nothing
 
     def _rows(self, table: str, sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
         """Returns the rows found that verify, the others are left out and noted.
@@ -106,6 +108,7 @@ class Rows:
         else:
             self._connection.executemany(sql, rows)
         self._spoiled = False
+        self.stepped()
 
     def _insert(self, sql: str, rows: list[Sequence[Value]]) -> None:
         """Inserts many rows a statement: between two statements the event loop's thread takes its turn.
@@ -154,6 +157,10 @@ def _of_rows(sql: str, number: int) -> str:
     head, values = sql.split(_ONE_ROW)
     row, bracket, rest = values.partition(")")
     return f"{head}{_ONE_ROW}{row}{f'), ({row}' * (number - 1)}{bracket}{rest}"
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 def raise_misuse(error: Exception) -> None:

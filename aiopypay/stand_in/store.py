@@ -109,6 +109,7 @@ class Store(KnownOrders, Journal):
             with self._failures_told():
                 yield
                 changed = self._finish(durable)
+                self.stepped()
         except BaseException:
             self._seal = before
             self._undo()
@@ -117,8 +118,14 @@ class Store(KnownOrders, Journal):
         self._effects.keep()
         if changed:
             self._acknowledge(durable)
+            self.stepped()
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what a transaction wrote that failed may be found after opening anew. Not so after a full disk."""
+        return self._failure is not None
 
     def _start(self) -> None:
         """Makes certain that what was found is on disk, and that the tail file knows it.

@@ -1,4 +1,4 @@
-"""Disks that are full, without filling the machine's."""
+"""Disks that are full, or hang, without filling or hanging the machine's."""
 
 import contextlib
 import resource
@@ -10,6 +10,7 @@ from pathlib import Path
 # The store's log may grow to some 64 MiB before it is folded. What is not used takes no memory.
 TMPFS_MEBIBYTES = 96
 BALLAST_BYTES = 256 * 1024
+FREEZABLE_MEBIBYTES = 64
 
 
 @contextlib.contextmanager
@@ -60,3 +61,41 @@ def unlimit_files(pid: int) -> None:
 
 def _program(name: str) -> str:
     return shutil.which(name) or f"/bin/{name}"
+
+
+class FrozenDisk:
+    """An ext4 of its own in this directory. While it is frozen, whoever writes to it hangs in the kernel, -9 or not."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def hang(self) -> None:
+        """From now on nothing is written."""
+        subprocess.run([_program("fsfreeze"), "--freeze", self._directory], check=True)
+
+    def go_on(self) -> None:
+        """What hung is done."""
+        subprocess.run([_program("fsfreeze"), "--unfreeze", self._directory], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def freezable_disk(directory: Path, image: Path) -> Iterator[FrozenDisk | str]:
+    """Such a disk, in a file. Yields why there is none, where that is not allowed."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with image.open("wb") as file:
+        file.truncate(FREEZABLE_MEBIBYTES << 20)
+    commands: list[list[str | Path]] = [["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, directory]]
+    for command in commands:
+        if shutil.which(str(command[0])) is None or shutil.which("fsfreeze") is None:
+            yield f"there is no {command[0]}, or no fsfreeze"
+            return
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            yield done.stderr.strip() or f"{command[0]} failed"
+            return
+    disk = FrozenDisk(directory)
+    try:
+        yield disk
+    finally:
+        disk.go_on()
+        subprocess.run([_program("umount"), "--lazy", directory], check=True)

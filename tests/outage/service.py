@@ -174,6 +174,11 @@ class ServiceProcess:
         self._process.kill()
         self._process.wait(STOP_SECONDS)
 
+    def send_kill(self) -> None:
+        """kill -9, without waiting: where its disk hangs the kernel keeps it."""
+        assert self._process is not None
+        self._process.kill()
+
     def send_stop(self) -> None:
         """SIGTERM, without waiting."""
         assert self._process is not None

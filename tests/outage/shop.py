@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -120,12 +120,15 @@ class Shop:
 
 @contextlib.asynccontextmanager
 async def open_shop(
-    postgres: PostgresServer, new_service: NewService, settings: Mapping[str, str]
+    postgres: PostgresServer,
+    new_service: NewService,
+    settings: Mapping[str, str],
+    start: Callable[[ServiceProcess], None] = ServiceProcess.start,
 ) -> AsyncIterator[Shop]:
     """The database is up."""
     async with Proxy(postgres.port) as proxy:
         service = new_service(proxy.dsn(postgres.dsn), settings)
-        service.start()
+        start(service)
         await service.wait_ready()
         people = await register_people(service.base_url, ["anna", "bert"])
         await service.wait_filled()

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from aiopypay.errors import DatabaseBusy, Overloaded, Problem, StandInFenced
-from aiopypay.stand_in.node import MARK
+from aiopypay.stand_in.directory import MARK
 from aiopypay.statements import fetch
 
 from .node import Holder, add_holders, balance_of, fail_writes, refused_orders, running

@@ -16,9 +16,9 @@ from aiopypay.handlers.accounts import _open_once
 from aiopypay.stand_in import changes, fill, reading, recovery
 from aiopypay.stand_in.acceptance import SECONDS_DOWN
 from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.directory import MARK
 from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.moments import Moments
-from aiopypay.stand_in.node import MARK
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.stand_in.settle import Settlement, SettlingStopped
 from aiopypay.statements import Connection

@@ -1,12 +1,16 @@
 """The plans of batches: on disk before COMMIT, and off it again where nothing was booked, whatever else fails."""
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from aiopypay.errors import CommitInDoubt, DatabaseBusy, StandInFenced
 from aiopypay.ledger import TransferOrder
@@ -32,7 +36,7 @@ def plan(number: int) -> PlannedOrder:
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     node = Node(tmp_path / "stand-in")
-    node.start_keeping()
+    await node.start_keeping()
     yield node
     await node.close()
 
@@ -43,6 +47,10 @@ def deputy(node: Node) -> Deputy:
     return Deputy(node, switch, Moments(node, switch), OfflineSettings())
 
 
+# No database is asked while a plan is written, unless that takes long.
+NO_CONNECTION: Any = SimpleNamespace(connection=SimpleNamespace(deadline=None))
+
+
 async def planned(node: Node) -> list[int]:
     """The orders of the plans on disk. What is deferred is done before they are looked up."""
     plans = await node.run(Store.plans)
@@ -51,7 +59,7 @@ async def planned(node: Node) -> list[int]:
 
 async def keep(deputy: Deputy, *numbers: int) -> Step:
     step = deputy.moments.step()
-    await deputy.keep_plan([plan(number) for number in numbers], step)
+    await deputy.keep_plan([plan(number) for number in numbers], step).kept(NO_CONNECTION)
     return step
 
 
@@ -95,6 +103,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, method: str, why: str) -> None:
     monkeypatch.setattr(Store, method, fail)
 
 
+def fail_syncs(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on what is written is written, and nobody knows whether it is on disk."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(node._store._tail, "write", fail)
+
+
 async def test_a_batch_that_was_not_booked_is_not_planned_whatever_fails_beside_it(
     node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,11 +130,11 @@ async def test_a_batch_whose_plan_cannot_be_noted_is_tried_again_without(
     failing(monkeypatch, "write_plan", "the disk fails")
     step = deputy.moments.step()
     with pytest.raises(DatabaseBusy):
-        await deputy.keep_plan([plan(1)], step)
+        await deputy.keep_plan([plan(1)], step).kept(NO_CONNECTION)
     await deputy.withdraw_plan(step)
     without = deputy.moments.step()
     assert without.to is None, "a moment that the disk does not have would look like a directory that was put back"
-    await deputy.keep_plan([plan(1)], without)
+    await deputy.keep_plan([plan(1)], without).kept(NO_CONNECTION)
 
 
 async def test_where_its_plan_may_be_booked_at_the_next_start_nothing_is(
@@ -129,7 +146,7 @@ async def test_where_its_plan_may_be_booked_at_the_next_start_nothing_is(
     failing(monkeypatch, "write_plan", "the disk fails")
     monkeypatch.setattr(node_module, "distrust", refuse)
     with pytest.raises(CommitInDoubt, match="the disk fails"):
-        await deputy.keep_plan([plan(1)], deputy.moments.step())
+        await deputy.keep_plan([plan(1)], deputy.moments.step()).kept(NO_CONNECTION)
 
 
 async def test_a_start_that_trusts_nothing_drops_what_was_planned(node: Node, deputy: Deputy) -> None:
@@ -146,7 +163,7 @@ async def test_one_that_lost_its_disk_since_its_step_was_made_is_tried_again_wit
     step = deputy.moments.step()
     node.fence("the disk fails")
     with pytest.raises(DatabaseBusy):
-        await deputy.keep_plan([plan(1)], step)
+        await deputy.keep_plan([plan(1)], step).kept(NO_CONNECTION)
 
 
 async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
@@ -158,8 +175,58 @@ async def test_who_cannot_be_sure_that_a_plan_is_gone_is_told(
     monkeypatch.setattr(node_module, "distrust", refuse)
     step = await keep(deputy, 2)
     failing(monkeypatch, "withdraw_plans", "the disk fails")
-    with pytest.raises(StandInFenced, match="The outcome is unknown"):
+    with pytest.raises(StandInFenced, match="Outcome unknown"):
         await deputy.withdraw_plan(step)
+    again, other = plan(2).order, plan(3).order
+    assert [type(answer) for answer in deputy.put_off([again, other]).values()] == [CommitInDoubt]
+    group = uuid4()
+    assert len(deputy.put_off([replace(order, group=group) for order in (again, other)])) == 2
+
+
+async def test_an_order_whose_plan_is_withdrawn_is_judged_again(node: Node, deputy: Deputy) -> None:
+    step = await keep(deputy, 2)
+    withdrawing = asyncio.create_task(deputy.withdraw_plan(step))
+    await asyncio.sleep(0)
+    assert deputy.put_off([plan(2).order])
+    await withdrawing
+    assert not deputy.put_off([plan(2).order])
+
+
+async def test_a_plan_that_a_full_disk_did_not_take_need_not_be_withdrawn(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as momentarily:
+        failing(momentarily, "write_plan", "the disk is full")
+        step = deputy.moments.step()
+        with pytest.raises(DatabaseBusy):
+            await deputy.keep_plan([plan(2)], step).kept(NO_CONNECTION)
+    failing(monkeypatch, "withdraw_plans", "the disk is full")
+    await deputy.withdraw_plan(step)
+    assert not deputy.put_off([plan(2).order])
+
+
+@pytest.mark.parametrize("is_fenced_before", [True, False])
+async def test_a_batch_in_doubt_that_the_journal_does_not_take_is_not_judged_again(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch, is_fenced_before: bool
+) -> None:
+    await keep(deputy, 2)
+    if is_fenced_before:
+        node.fence("something else")
+    fail_syncs(node, monkeypatch)
+    [answer] = (await deputy.adopt_plan([plan(2)])).values()
+    assert isinstance(answer, CommitInDoubt)
+    assert deputy.put_off([plan(2).order])
+
+
+async def test_an_order_that_may_be_in_the_journal_is_not_judged_again(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deputy.standing = Standing(uuid4(), holds_lease=True, nodes=1)
+    deputy.switch.lost("test")
+    fail_syncs(node, monkeypatch)
+    [answer] = await deputy.accept([plan(2).order])
+    assert isinstance(answer, StandInFenced)
+    assert deputy.put_off([plan(2).order])
 
 
 async def test_nothing_is_accepted_or_told_on_balances_without_what_could_not_be_recorded(
