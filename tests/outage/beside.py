@@ -1,0 +1,22 @@
+"""What happened beside the payments of a test, for the checker."""
+
+from dataclasses import dataclass, field
+
+from .changes import Changes
+from .newcomers import Newcomers
+from .payments import Opening, Read
+
+
+@dataclass
+class Beside:
+    """Reads, openings of accounts, newcomers, and what an operator did.
+
+    `replayed` is the event (0: never) at which everything was booked again into a restored database, under the same
+    orders and with other ids of transfers.
+    """
+
+    reads: list[Read] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+    newcomers: Newcomers | None = None
+    changes: Changes = field(default_factory=Changes)
+    replayed: int = 0
