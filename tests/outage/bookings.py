@@ -30,7 +30,7 @@ class Bookings:
     def of(self, payment: Payment) -> list[TransferRow]:
         """What was booked of it, without commissions: one transfer, or none."""
         name = name_of(payment)
-        return self._by_name[name] if name in self._by_name else []
+        return self._by_name.get(name, [])
 
     def order_id_of(self, payment: Payment) -> str | None:
         """The order that it became, as far as its client was told, or as it is booked."""

@@ -2,11 +2,11 @@
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from .payments import EXTERNAL, Bulk, Opening, Payment, Person
+from .payments import EXTERNAL, Bulk, Opening, Payment, Person, accounts_path
 
 KEYED, FOREIGN = 0.9, 0.02
 # Most payments are small; some are as large as a balance, so that who has been paid before decides; some are too large.
@@ -15,6 +15,8 @@ BULK_SIZES, LARGE_BULK_SIZES = (1, 12), (200, 1_000)
 # So that a large bulk that is booked as a whole can be covered.
 CENTS_OF_LARGE_BULKS = (1, 20)
 LARGE, DEPOSIT, BY_ADMIN = 0.04, 0.5, 0.2
+# How often one who is drawn but quiet does nothing, and is not paid.
+QUIET = 0.9
 ACCOUNTS_MAX = 6
 # Each amount is drawn once before one is drawn again: the step has no divisor in common with their number.
 CASH_CENTS, CASH_STEP = 50_000, 7_919
@@ -62,6 +64,11 @@ class Draws:
         """Who does something next."""
         return generator.choice(self._people)
 
+    def path(self, generator: random.Random, person: Person) -> str:
+        """Where somebody looks for balances."""
+        account_id = generator.choice(list(person.accounts))
+        return generator.choice([f"/accounts/{account_id}", accounts_path(person), "/api/balances/my"])
+
     def order(self, generator: random.Random) -> Payment:
         """A payment, alone or with others in a bulk, or a deposit or withdrawal; already on record."""
         drawn = generator.random()
@@ -81,7 +88,7 @@ class Draws:
     def cash(self, generator: random.Random, owner: Person | None = None, *, by_admin: float = BY_ADMIN) -> Payment:
         """A deposit or withdrawal of one's own, or by the superuser for somebody."""
         admin = self._people[0] if self._people[0].id == 1 else None
-        owner = owner or generator.choice(self._people)
+        owner = owner or self._spender(generator)
         payer = admin if admin is not None and generator.random() < by_admin else owner
         account_id = generator.choice(list(owner.accounts))
         external = EXTERNAL[owner.accounts[account_id]]
@@ -103,7 +110,7 @@ class Draws:
 
     def bulk(self, generator: random.Random) -> Bulk:
         """A bulk of payments. Each has its key, or none has one."""
-        payer, mode = generator.choice(self._people), generator.choice(["each", "all"])
+        payer, mode = self._spender(generator), generator.choice(["each", "all"])
         is_large = self._large_bulks_left > 0 and generator.random() < LARGE
         self._large_bulks_left -= is_large
         # What is not the payer's is the problem of all that are to be booked together.
@@ -132,24 +139,27 @@ class Draws:
         is_small: bool = False,
     ) -> Payment:
         """A payment of its own."""
-        payer = payer or generator.choice(self._people)
+        payer = payer or self._spender(generator)
         spender = payer
         if generator.random() < foreign:
             spender = generator.choice([person for person in self._people if person is not payer])
         from_account_id = generator.choice(list(spender.accounts))
         currency = spender.accounts[from_account_id]
-        payees = self._accounts(lambda account_id, its: its == currency and account_id != from_account_id)
+        payees = self._payees_in(currency, from_account_id, quiet_too=generator.random() > QUIET)
         cents = generator.randint(*(CENTS_OF_LARGE_BULKS if is_small else generator.choices(CENTS, WEIGHTS)[0]))
         to_account_id, amount = generator.choice(payees), Decimal(cents).scaleb(-2)
         payment = Payment(payer, from_account_id, to_account_id, amount, *self._named(generator))
         self.payments.append(payment)
         return payment
 
-    def _accounts(self, wanted: Callable[[int, str], bool]) -> list[int]:
-        people = [*self._people, *self._payees]
-        return [
-            account_id for person in people for account_id, its in person.accounts.items() if wanted(account_id, its)
-        ]
+    def _spender(self, generator: random.Random) -> Person:
+        person = generator.choice(self._people)
+        return generator.choice(self._people) if person.is_quiet and generator.random() < QUIET else person
+
+    def _payees_in(self, currency_id: str, but: int, *, quiet_too: bool) -> list[int]:
+        people = [person for person in [*self._people, *self._payees] if quiet_too or not person.is_quiet]
+        accounts = [account for person in people for account in person.accounts.items()]
+        return [account_id for account_id, currency in accounts if currency == currency_id and account_id != but]
 
     def _named(self, generator: random.Random) -> tuple[str, str | None]:
         number = next(self._numbers)

@@ -29,7 +29,7 @@ __all__ = [
 
 # A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
 BACKOFF_SECONDS = 0.05
-DOUBLED, REPEATED = 0.05, 0.05
+DOUBLED, REPEATED, REPEATED_LATER = 0.05, 0.05, 20
 FOLLOWED = 100
 
 
@@ -74,10 +74,10 @@ class Load:
         generator = random.Random(f"{self._seed}/retries")
         unknown = [payment for payment in self.payments if payment.key and not payment.is_known]
         known = [payment for payment in self.payments if payment.key and payment.acknowledgement]
-        again = generator.sample(known, min(20, len(known)))
+        again = _requests(generator.sample(known, min(REPEATED_LATER, len(known))))
         self.retried += len(unknown)
         # Once for each request: retries that overlap tell nobody that a refusal is final.
-        requests = list({id(payment.sent_with[0]): payment for payment in unknown}.values())
+        requests = _requests(unknown)
         try:
             async with asyncio.timeout(within_seconds), client() as session, asyncio.TaskGroup() as clients:
                 for number in range(self._clients):
@@ -153,11 +153,8 @@ class Load:
             payment.payer.try_other_password()
         return payment.answers[-1]
 
-    async def read(self, session: aiohttp.ClientSession, person: Person, generator: random.Random) -> Answer:
-        """Asks for balances, in one of three ways, and notes what is told."""
-        account_id = generator.choice(list(person.accounts))
-        paths = [f"/accounts/{account_id}", f"/users/{person.id}/accounts", "/api/balances/my"]
-        path = generator.choice(paths)
+    async def read(self, session: aiohttp.ClientSession, person: Person, path: str) -> Read:
+        """Asks for balances, and notes what is told."""
         answer, _ = await ask(session, "GET", url=self._base_url + path, headers=person.headers)
         balances: dict[int, Decimal] = {}
         if answer.status == 200:
@@ -165,7 +162,7 @@ class Load:
             # A balance without decimals would be an int.
             balances = {row["id"]: Decimal(row["value"] if "value" in row else row["amount"]) for row in rows}
         self.reads.append(Read(person, path, answer, balances))
-        return answer
+        return self.reads[-1]
 
     async def open_account(self, session: aiohttp.ClientSession, opening: Opening) -> Answer:
         """Asks for another account; once it is told to be there it is paid from and to."""
@@ -201,7 +198,8 @@ class Load:
     async def _pay_on(self, session: aiohttp.ClientSession, generator: random.Random) -> None:
         while not self._stopping:
             if self.draws.reads(generator):
-                answers = [await self.read(session, self.draws.person(generator), generator)]
+                person = self.draws.person(generator)
+                answers = [(await self.read(session, person, self.draws.path(generator, person))).answer]
             elif self.draws.opens(generator) and (opening := self.draws.opening(generator)) is not None:
                 self.openings.append(opening)
                 answers = [await self.open_account(session, opening)]
@@ -225,5 +223,11 @@ class Load:
                     await asyncio.sleep(BACKOFF_SECONDS)
 
     async def _open_at_last(self, session: aiohttp.ClientSession, opening: Opening) -> None:
-        while not opening.account_ids and (await self.open_account(session, opening)).status != 200:
-            await asyncio.sleep(BACKOFF_SECONDS)
+        while not opening.account_ids:
+            if (await self.open_account(session, opening)).status != 200:
+                await asyncio.sleep(BACKOFF_SECONDS)
+
+
+def _requests(payments: Sequence[Payment]) -> list[Payment]:
+    """One of those that are sent with one request."""
+    return list({id(payment.sent_with[0]): payment for payment in payments}.values())

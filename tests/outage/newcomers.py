@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from .load import Load
-from .payments import Answer, Person
-from .people import accounts_of
+from .payments import Answer, Person, accounts_path
 from .requests import ask, client
 
 NEWCOMERS_MAX = 6
@@ -55,7 +54,7 @@ class Newcomers:
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
-        self._registered: list[tuple[int, str, str]] = []
+        self._registered: list[Person] = []
         self._stopping = False
         self.people: list[Person] = []
         self.registrations: list[Registration] = []
@@ -77,7 +76,7 @@ class Newcomers:
         if len(self.registrations) < NEWCOMERS_MAX:
             await self._register(session, f"newcomer-{len(self.registrations)}")
         while not self._stopping:
-            await self._meet(session)
+            await self._meet(session, load)
             if self.people:
                 await self._act(session, load, generator, generator.choice(self.people))
             await asyncio.sleep(generator.uniform(*PAUSE_SECONDS))
@@ -88,7 +87,7 @@ class Newcomers:
             await self._change_password(session, person)
             return
         if drawn < READ:
-            answer = await load.read(session, person, generator)
+            answer = (await load.read(session, person, load.draws.path(generator, person))).answer
         elif drawn < CASH:
             answer = await load.attempt(session, load.draws.cash(generator, person, by_admin=0))
         else:
@@ -103,18 +102,17 @@ class Newcomers:
         answer = (await ask(session, "POST", url=f"{self._base_url}/users", data=form))[0]
         self.registrations.append(Registration(username, answer))
         if answer.status == 201:
-            self._registered.append((answer.body["id"], username, password))
+            self._registered.append(Person(answer.body["id"], username, password, {}))
 
-    async def _meet(self, session: aiohttp.ClientSession) -> None:
+    async def _meet(self, session: aiohttp.ClientSession, load: Load) -> None:
         """Asks for the accounts of those who have registered, as soon as they can be told."""
-        for user_id, username, password in list(self._registered):
-            person = Person(user_id, username, password, {})
-            try:
-                person.accounts.update(await accounts_of(session, self._base_url, user_id, person.headers))
-            except (AssertionError, aiohttp.ClientError, OSError, TimeoutError):
-                continue
-            self._registered.remove((user_id, username, password))
-            self.people.append(person)
+        for person in list(self._registered):
+            read = await load.read(session, person, accounts_path(person))
+            if read.balances:
+                rows = read.answer.body
+                person.accounts.update({row["id"]: row["currency_id"] for row in rows})
+                self._registered.remove(person)
+                self.people.append(person)
 
     async def _change_password(self, session: aiohttp.ClientSession, person: Person) -> None:
         old, new = person.password, f"password {len(self.changes)} of {person.username}"

@@ -21,7 +21,7 @@ from .waiting import eventually
 
 PAUSE_SECONDS = (0.05, 0.6)
 RATES = ("0", "0.005", "0.01", "0.02", "0.03", "0.05")
-DEPOSIT = 0.8
+DEPOSIT, QUIET = 0.8, 0.7
 CENTS_BROUGHT, CENTS_TAKEN = (1, 20_000), (1, 2_000)
 ACTIVE_SECONDS = 20
 
@@ -97,7 +97,9 @@ class Operator:
             await asyncio.sleep(generator.uniform(*PAUSE_SECONDS))
 
     async def _correct(self, generator: random.Random) -> None:
-        person = generator.choice([person for person in self._people if person.id != 1])
+        people = [person for person in self._people if person.id != 1]
+        quiet = [person for person in people if person.is_quiet]
+        person = generator.choice(quiet if generator.random() < QUIET else people)
         account_id = generator.choice(list(person.accounts))
         is_deposit = generator.random() < DEPOSIT
         cents = generator.randint(*(CENTS_BROUGHT if is_deposit else CENTS_TAKEN))

@@ -32,7 +32,8 @@ def next_event() -> int:
 class Person:
     """A user with their accounts, by id, and each one's currency.
 
-    `other_password` is theirs, possibly, where the outcome of a change is unknown.
+    `other_password` is theirs, possibly, where the outcome of a change is unknown. Who `is_quiet` seldom pays or is
+    paid: what is changed of theirs by others is not learnt by the way.
     """
 
     id: int
@@ -40,6 +41,7 @@ class Person:
     password: str
     accounts: dict[int, str]
     other_password: str | None = None
+    is_quiet: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -257,6 +259,11 @@ class Opening:
     def account_ids(self) -> set[int]:
         """The accounts that were told to have been opened by it."""
         return {answer.body["id"] for answer in self.answers if answer.status == 200}
+
+
+def accounts_path(person: Person) -> str:
+    """Where all of somebody's accounts are listed."""
+    return f"/users/{person.id}/accounts"
 
 
 def credentials(username: str, password: str) -> dict[str, str]:

@@ -32,13 +32,7 @@ async def _register(session: aiohttp.ClientSession, base_url: str, name: str, *,
     if second_account:
         async with session.post(f"{base_url}/users/{user_id}/accounts/USD", headers=headers) as response:
             assert response.status == 200, await response.text()
-    return Person(user_id, name, person["password"], await accounts_of(session, base_url, user_id, headers))
-
-
-async def accounts_of(
-    session: aiohttp.ClientSession, base_url: str, user_id: int, headers: dict[str, str]
-) -> dict[int, str]:
-    """Asks for a user's accounts; returns the currency of each."""
     async with session.get(f"{base_url}/users/{user_id}/accounts", headers=headers) as response:
         assert response.status == 200, await response.text()
-        return {row["id"]: row["currency_id"] for row in await response.json()}
+        accounts = {row["id"]: row["currency_id"] for row in await response.json()}
+    return Person(user_id, name, person["password"], accounts)

@@ -23,9 +23,10 @@ from .payments import Payment, Person, next_event
 from .people import register_people, the_superuser
 from .postgres import PostgresServer
 from .service import ServiceProcess
-from .waiting import eventually
+from .waiting import Stopwatch, eventually
 
 PEOPLE = ["anna", "bert", "cleo", "dora", "emil", "fred", "gina", "hugo"]
+QUIET = ["gina", "hugo"]
 LATEST_FAULT_SECONDS = 0.6
 BACK_SECONDS = 30
 # Histories stay short enough to be read whole after each round.
@@ -87,6 +88,7 @@ class Rounds:
         self._beside = Beside()
         self._deactivated_at: float | None = None
         self._in_doubt_before = 0
+        self._named_before = 0
         self.totals = Totals()
         self.service = new_service()
         self.newcomers = Newcomers(self.service.base_url)
@@ -116,7 +118,9 @@ class Rounds:
         self.service.start()
         await self.service.wait_ready()
         self._people = [the_superuser(), *await register_people(self.service.base_url, PEOPLE)]
-        self._payments, self._in_doubt_before = [], 0
+        for person in self._people:
+            person.is_quiet = person.username in QUIET
+        self._payments, self._in_doubt_before, self._named_before = [], 0, 0
         self.newcomers = Newcomers(self.service.base_url)
         self._beside = Beside(newcomers=self.newcomers)
         self.operator = self._new_operator()
@@ -142,18 +146,24 @@ class Rounds:
             await eventually(lambda: load.answered(200) > before + 10, BACK_SECONDS, "payments after the fault")
         await asyncio.to_thread(self.postgres.wait_up)
         landed = await asyncio.to_thread(self._booked_although_unknown, load)
+        loaded = time.monotonic() - round_began
         await self.operator.activate_all()
         await load.resolve()
         await load.follow()
         await self.service.wait_mode("online", BACK_SECONDS)
+        resolved = time.monotonic() - round_began - loaded
         self._payments += load.payments
         self._beside.reads += load.reads
         self._beside.openings += load.openings
         # A busy machine may have lost the database before anybody took it.
         lost_at = min(began, load.first_answered(202, round_began) or began)
         self._beside.changes.outages.append(Outage(round_began, lost_at))
+        watch = Stopwatch()
         named = await asyncio.to_thread(self._check)
+        checked = watch.seconds
         self._record(number, seed, fault.__name__.replace("_", " "), load, began, back, landed, named)
+        took = time.monotonic() - round_began
+        self._report(f"took {took:.1f} s: load {loaded:.1f}, resolving {resolved:.1f}, checking {checked:.1f}")
         self._deactivated_at = await self.operator.deactivate_some(generator)
 
     @contextlib.asynccontextmanager
@@ -174,6 +184,7 @@ class Rounds:
         first = load.first_answered(202, began)
         doubts = sum(map(int, IN_DOUBT.findall(self.service.whole_log())))
         in_doubt, self._in_doubt_before = doubts - self._in_doubt_before, doubts
+        named, self._named_before = named - self._named_before, named
         totals = self.totals
         totals.rounds += 1
         totals.sent += len(load.payments)

@@ -1,12 +1,13 @@
 """What each client was told, against the ledger: part of the checker."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .beside import Beside
 from .bookings import Bookings
 from .ledger import Ledger
-from .payments import Answer, Opening, Payment, Read
+from .payments import Answer, Opening, Payment, Read, accounts_path
 
 EXPECTED_ANSWERS = {None, 200, 202, 402, 503}
 EXPECTED_OF_FOREIGN = {None, 403, 503}
@@ -26,6 +27,13 @@ class Clients:
         self._beside = beside
         self._nodes = nodes
         self._payments = payments
+        self._openings: dict[int, list[Opening]] = defaultdict(list)
+        for opening in beside.openings:
+            self._openings[opening.person.id].append(opening)
+        self._accounts_without_key: dict[int | None, set[int]] = defaultdict(set)
+        for account in ledger.accounts.values():
+            if account.order_id is None:
+                self._accounts_without_key[account.user_id].add(account.id)
         assert len({payment.comment for payment in payments}) == len(payments)
 
     def violations(self) -> Iterator[str]:
@@ -190,6 +198,19 @@ class Clients:
             account = self._ledger.accounts.get(account_id)
             if account is None or account.user_id != read.person.id:
                 yield f"invariant 10: GET {read.path} told {read.person.username} of account {account_id}"
+        missing = self._must_be_listed(read) - read.balances.keys()
+        if answer.status == 200 and read.path == accounts_path(read.person) and missing:
+            yield f"told balances: GET {read.path} does not list the accounts {sorted(missing)} of its user"
+
+    def _must_be_listed(self, read: Read) -> set[int]:
+        """The accounts that a user has had since before they asked: those of their registration, and later ones."""
+        later: set[int] = set()
+        opened: set[int] = set()
+        for opening in self._openings[read.person.id]:
+            opened |= opening.account_ids
+            if any(answer.status == 200 and answer.ended < read.answer.started for answer in opening.answers):
+                later |= opening.account_ids
+        return self._accounts_without_key[read.person.id] - opened | later
 
     def _opened(self, opening: Opening) -> Iterator[str]:
         order_id = self._bookings.order_ids_by_key.get((opening.person.id, opening.key))
