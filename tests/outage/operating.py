@@ -53,6 +53,7 @@ class Operator:
         self._base_url = base_url
         self._people = people
         self._stopping = False
+        self._turn_to_work = asyncio.Lock()
         self._changes = changes
         self._inactive: list[Person] = []
         work: dict[str, Callable[[random.Random], Any]] = {
@@ -74,6 +75,12 @@ class Operator:
             finally:
                 self._stopping = True
 
+    @contextlib.asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Within, they change nothing."""
+        async with self._turn_to_work:
+            yield
+
     async def activate_all(self) -> None:
         """Everybody is active again."""
 
@@ -93,7 +100,8 @@ class Operator:
 
     async def _do(self, generator: random.Random) -> None:
         while self._work and not self._stopping:
-            await generator.choice(self._work)(generator)
+            async with self._turn_to_work:
+                await generator.choice(self._work)(generator)
             await asyncio.sleep(generator.uniform(*PAUSE_SECONDS))
 
     async def _correct(self, generator: random.Random) -> None:

@@ -10,7 +10,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from .conftest import ROUNDS
+from .disasters import disasters
 from .postgres import PostgresServer
 from .proxy import DIRECTIONS, Cut, Proxy
 from .rounds import Fault, Rounds
@@ -19,8 +22,8 @@ from .waiting import Stopwatch, eventually
 
 Report = Callable[[str], None]
 # In a long run some freezes are as long as an operator's coffee.
-LONG_FREEZE_SECONDS, LONG_FREEZES = 30, 0.1
-FLAP_SECONDS, LONG_FLAP_SECONDS = 4, 60
+LONG_FREEZE_SECONDS, LONG_FREEZES = 20, 0.1
+FLAP_SECONDS, LONG_FLAP_SECONDS = 4, 20
 
 
 class _Taken:
@@ -42,12 +45,7 @@ class _Taken:
     async def restart_service(self) -> None:
         """kill -9 of the service, and its next start."""
         self._course.service.kill()
-        await self.start_service()
-
-    async def start_service(self) -> None:
-        """Starts the service; returns when it serves."""
-        self._course.service.start()
-        await self._course.service.wait_ready()
+        await self._course.start_service()
 
     async def journal_grows(self) -> None:
         """Waits until payments have been accepted without the database, from now on."""
@@ -118,7 +116,7 @@ async def test_kill_9_of_postgresql_and_of_both(
         generator.shuffle(kills)
         for kill in kills:
             await asyncio.to_thread(kill)
-        starts = [taken.start, taken.start_service]
+        starts = [taken.start, course.start_service]
         generator.shuffle(starts)
         for start in starts:
             await start()
@@ -176,7 +174,15 @@ async def test_stops_and_freezes_of_postgresql(
     async def terminate_backends(_generator: random.Random) -> None:
         await asyncio.to_thread(postgres.terminate_backends)
 
-    faults = [freeze, freeze_and_kill_the_service, stop_fast, stop_immediately, terminate_backends]
+    async def freeze_a_backend(generator: random.Random) -> None:
+        # With the locks that it holds; the other ones go on.
+        for _ in range(generator.randint(1, 3)):
+            backends = await asyncio.to_thread(postgres.backends)
+            with postgres.frozen_backend(generator.choice(backends)) if backends else contextlib.nullcontext():
+                await asyncio.sleep(generator.uniform(0.5, 4) if rounds > ROUNDS else generator.uniform(0.5, 2))
+            await asyncio.sleep(generator.uniform(0, 0.3))
+
+    faults = [freeze_a_backend, freeze, freeze_and_kill_the_service, stop_fast, stop_immediately, terminate_backends]
     await course.run("stops and freezes of PostgreSQL", rounds, faults)
 
 
@@ -271,6 +277,17 @@ async def test_a_database_that_flaps(
                 await asyncio.sleep(generator.uniform(0.2, 3) if rounds > ROUNDS else generator.uniform(0.2, 1))
 
         await course.run("flapping", max(1, rounds // 4), [flap])
+
+
+async def test_disasters_that_the_operator_has_a_part_in(
+    empty_postgres: PostgresServer, new_service: NewService, rounds: int, seed: int, report: Report
+) -> None:
+    """The node's disk hangs; an older backup of the database is restored."""
+    course = Rounds(empty_postgres, lambda: new_service(empty_postgres.dsn), seed, report)
+    faults = disasters(course)
+    if not faults:
+        pytest.skip("none of them can be taken yet")
+    await course.run("disasters", max(1, rounds // 4), faults)
 
 
 async def _away(way: str, seconds: float, postgres: PostgresServer, proxy: Proxy) -> None:
