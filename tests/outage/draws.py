@@ -16,7 +16,7 @@ BULK_SIZES, LARGE_BULK_SIZES = (1, 12), (200, 1_000)
 CENTS_OF_LARGE_BULKS = (1, 20)
 LARGE, DEPOSIT, BY_ADMIN = 0.04, 0.5, 0.2
 # How often one who is drawn but quiet does nothing, and is not paid.
-QUIET = 0.9
+QUIET = 0.985
 ACCOUNTS_MAX = 6
 # Each amount is drawn once before one is drawn again: the step has no divisor in common with their number.
 CASH_CENTS, CASH_STEP = 50_000, 7_919
@@ -108,11 +108,12 @@ class Draws:
         self.payments.append(payment)
         return payment
 
-    def bulk(self, generator: random.Random) -> Bulk:
+    def bulk(self, generator: random.Random, *, is_large: bool = False) -> Bulk:
         """A bulk of payments. Each has its key, or none has one."""
         payer, mode = self._spender(generator), generator.choice(["each", "all"])
-        is_large = self._large_bulks_left > 0 and generator.random() < LARGE
-        self._large_bulks_left -= is_large
+        if not is_large and self._large_bulks_left > 0 and generator.random() < LARGE:
+            is_large = True
+            self._large_bulks_left -= 1
         # What is not the payer's is the problem of all that are to be booked together.
         foreign = FOREIGN if mode == "each" else 0
         payments = [

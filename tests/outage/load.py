@@ -174,6 +174,11 @@ class Load:
         person.accounts.update(dict.fromkeys(opening.account_ids, opening.currency_id))
         return answer
 
+    async def send_large_bulk(self, generator: random.Random) -> None:
+        """Sends a large bulk, beside what runs."""
+        async with client() as session:
+            await self.attempt(session, self.draws.bulk(generator, is_large=True).payments[0])
+
     async def send_one(self) -> Payment:
         """Sends one payment more, beside what runs, and returns it with its answer."""
         payment = self.draws.payment(random.Random(f"{self._seed}/{len(self.payments)}"))

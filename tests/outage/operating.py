@@ -24,6 +24,8 @@ RATES = ("0", "0.005", "0.01", "0.02", "0.03", "0.05")
 DEPOSIT, QUIET = 0.8, 0.7
 CENTS_BROUGHT, CENTS_TAKEN = (1, 20_000), (1, 2_000)
 ACTIVE_SECONDS = 20
+# How often something is changed between two rounds, which the node then knows before the next fault.
+BETWEEN = 0.4
 
 # As the service locks them: what has an owner first. Whoever writes transfers before has no place in the order of
 # bookings of the account.
@@ -56,6 +58,8 @@ class Operator:
         self._turn_to_work = asyncio.Lock()
         self._changes = changes
         self._inactive: list[Person] = []
+        # Who is not activated again before the end of the round.
+        self._for_long: Person | None = None
         work: dict[str, Callable[[random.Random], Any]] = {
             "correct": self._correct,
             "deactivate": self._turn,
@@ -89,13 +93,19 @@ class Operator:
                 await self._turn_to(person, is_active=True)
             return not self._inactive
 
+        self._for_long = None
         await eventually(activated, ACTIVE_SECONDS, "everybody is active again")
 
-    async def deactivate_some(self, generator: random.Random) -> float | None:
-        """Deactivates somebody, perhaps; returns when (monotonic)."""
-        if self._turn not in self._work or generator.random() > 0.3:
+    async def work_between(self, generator: random.Random) -> float | None:
+        """Before payments go on, perhaps, deactivates somebody for the whole next round, and corrects something.
+
+        Returns when that was done (monotonic), None where nothing was.
+        """
+        early = [work for work in (self._deactivate_for_long, self._correct) if self._is_to_do(work)]
+        if not early or generator.random() > BETWEEN:
             return None
-        await self._turn(generator)
+        for work in early:
+            await work(generator)
         return time.monotonic()
 
     async def _do(self, generator: random.Random) -> None:
@@ -127,14 +137,25 @@ class Operator:
 
         await self._make(correction, self._changes.corrections, book)
 
+    def _is_to_do(self, work: Callable[[random.Random], Any]) -> bool:
+        return (self._turn if work == self._deactivate_for_long else work) in self._work
+
+    async def _deactivate_for_long(self, generator: random.Random) -> None:
+        self._for_long = await self._deactivate(generator)
+
+    async def _deactivate(self, generator: random.Random) -> Person:
+        person = generator.choice([person for person in self._people if person.id != 1])
+        self._inactive.append(person)
+        await self._turn_to(person, is_active=False)
+        return person
+
     async def _turn(self, generator: random.Random) -> None:
         """Deactivates somebody; or activates again who was."""
-        if self._inactive:
-            await self._turn_to(self._inactive[0], is_active=True)
-        else:
-            person = generator.choice([person for person in self._people if person.id != 1])
-            self._inactive.append(person)
-            await self._turn_to(person, is_active=False)
+        inactive = [person for person in self._inactive if person is not self._for_long]
+        if inactive:
+            await self._turn_to(inactive[0], is_active=True)
+        elif self._for_long is None:
+            await self._deactivate(generator)
 
     async def _turn_to(self, person: Person, *, is_active: bool) -> None:
         change = Activity(next_event(), person.id, is_active)

@@ -16,7 +16,7 @@ from .conftest import ROUNDS
 from .disasters import disasters
 from .postgres import PostgresServer
 from .proxy import DIRECTIONS, Cut, Proxy
-from .rounds import Fault, Rounds
+from .rounds import LARGE_BULKS, NOT_YET, Fault, Rounds
 from .service import NewService
 from .waiting import Stopwatch, eventually
 
@@ -217,6 +217,14 @@ async def test_faults_of_the_network(
             cut_commits.__name__ = name
             return cut_commits
 
+        async def cut_after_commit_of_large_bulks(generator: random.Random) -> None:
+            # What is booked already is more than a settling batch.
+            assert course.load is not None
+            proxy.at_commit(Cut.AFTER_COMMIT, times=2)
+            async with asyncio.TaskGroup() as bulks:
+                for _ in range(2):
+                    bulks.create_task(course.load.send_large_bulk(generator))
+
         async def hold_a_commit(generator: random.Random) -> None:
             # Shorter than idle_in_transaction_session_timeout, longer than the service waits: it lands late.
             await _hold(proxy)
@@ -241,6 +249,7 @@ async def test_faults_of_the_network(
             proxy.heal()
 
         faults = [
+            *([] if LARGE_BULKS in NOT_YET else [cut_after_commit_of_large_bulks]),
             hold_a_commit_over_a_restart,
             cut_at_commit(Cut.AFTER_COMMIT, "cut_after_commit"),
             cut_at_commit(Cut.BEFORE_COMMIT, "cut_before_commit"),
