@@ -11,7 +11,7 @@ from .payments import EXTERNAL, Bulk, Opening, Payment, Person, accounts_path
 KEYED, FOREIGN = 0.9, 0.02
 # Most payments are small; some are as large as a balance, so that who has been paid before decides; some are too large.
 CENTS, WEIGHTS = ((1, 1_000), (5_000, 40_000), (50_000, 500_000)), (82, 10, 8)
-BULK_SIZES, LARGE_BULK_SIZES = (1, 12), (200, 1_000)
+BULK_SIZES = (1, 12)
 # So that a large bulk that is booked as a whole can be covered.
 CENTS_OF_LARGE_BULKS = (1, 20)
 LARGE, DEPOSIT, BY_ADMIN = 0.04, 0.5, 0.2
@@ -34,6 +34,7 @@ class Mix:
     openings: float = 0.0
     csv: float = 0.0
     large_bulks: int = 0
+    large_sizes: tuple[int, int] = (200, 1_000)
 
 
 PAYMENTS_ALONE = Mix()
@@ -118,7 +119,7 @@ class Draws:
         foreign = FOREIGN if mode == "each" else 0
         payments = [
             self.payment(generator, payer=payer, foreign=foreign, is_small=is_large)
-            for _ in range(generator.randint(*(LARGE_BULK_SIZES if is_large else BULK_SIZES)))
+            for _ in range(generator.randint(*(self._mix.large_sizes if is_large else BULK_SIZES)))
         ]
         key = f"bulk-{payments[0].comment.replace('/', '-')}"
         bulk = Bulk(mode, payments, generator.choice([key, None]), generator.random() < self._mix.csv)

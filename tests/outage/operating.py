@@ -117,7 +117,7 @@ class Operator:
     async def _correct(self, generator: random.Random) -> None:
         people = [person for person in self._people if person.id != 1]
         quiet = [person for person in people if person.is_quiet]
-        person = generator.choice(quiet if generator.random() < QUIET else people)
+        person = generator.choice(quiet if quiet and generator.random() < QUIET else people)
         account_id = generator.choice(list(person.accounts))
         is_deposit = generator.random() < DEPOSIT
         cents = generator.randint(*(CENTS_BROUGHT if is_deposit else CENTS_TAKEN))

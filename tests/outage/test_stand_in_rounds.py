@@ -23,6 +23,8 @@ from .waiting import Stopwatch, eventually
 Report = Callable[[str], None]
 # In a long run some freezes are as long as an operator's coffee.
 LONG_FREEZE_SECONDS, LONG_FREEZES = 20, 0.1
+# In bytes: what books some hundred payments together.
+LARGE_BOOKING = 50_000
 FLAP_SECONDS, LONG_FLAP_SECONDS = 4, 20
 
 
@@ -211,7 +213,7 @@ async def test_faults_of_the_network(
         def cut_at_commit(cut: Cut, name: str) -> Fault:
             async def cut_commits(generator: random.Random) -> None:
                 wanted = proxy.cuts + 3
-                proxy.at_commit(cut, times=3)
+                proxy.at_commit(cut, times=3, least_booking=1)
                 await eventually(lambda: proxy.cuts >= wanted, 10, "COMMITs to cut")
 
             cut_commits.__name__ = name
@@ -220,7 +222,7 @@ async def test_faults_of_the_network(
         async def cut_after_commit_of_large_bulks(generator: random.Random) -> None:
             # What is booked already is more than a settling batch.
             assert course.load is not None
-            proxy.at_commit(Cut.AFTER_COMMIT, times=2)
+            proxy.at_commit(Cut.AFTER_COMMIT, times=2, least_booking=LARGE_BOOKING)
             async with asyncio.TaskGroup() as bulks:
                 for _ in range(2):
                     bulks.create_task(course.load.send_large_bulk(generator))
@@ -262,7 +264,7 @@ async def test_faults_of_the_network(
 
 
 async def _hold(proxy: Proxy) -> None:
-    proxy.at_commit(Cut.HOLD_COMMIT)
+    proxy.at_commit(Cut.HOLD_COMMIT, least_booking=1)
     await eventually(lambda: proxy.holds > 0, 10, "a COMMIT to hold")
 
 
