@@ -29,6 +29,8 @@ __all__ = [
 
 # A client that was refused or cut off lets this much time pass, as one would that heeds Retry-After, sped up.
 BACKOFF_SECONDS = 0.05
+# Where nobody answers, each attempt leaves one more payment to be asked for later.
+LOST_SECONDS = 0.15
 DOUBLED, REPEATED, REPEATED_LATER = 0.05, 0.05, 20
 FOLLOWED = 100
 
@@ -211,7 +213,8 @@ class Load:
             else:
                 answers = await self._pay(session, self.draws.order(generator), generator)
             if not all(answer.is_known for answer in answers):
-                await asyncio.sleep(BACKOFF_SECONDS)
+                is_lost = any(answer.status is None for answer in answers)
+                await asyncio.sleep(LOST_SECONDS if is_lost else BACKOFF_SECONDS)
 
     async def _pay(self, session: aiohttp.ClientSession, payment: Payment, generator: random.Random) -> list[Answer]:
         attempts = 2 if payment.key and generator.random() < DOUBLED else 1

@@ -54,7 +54,7 @@ class Operator:
         self._postgres = postgres
         self._base_url = base_url
         self._people = people
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._turn_to_work = asyncio.Lock()
         self._changes = changes
         self._inactive: list[Person] = []
@@ -71,13 +71,13 @@ class Operator:
     @contextlib.asynccontextmanager
     async def working(self, generator: random.Random) -> AsyncIterator[None]:
         """Within, they work."""
-        self._stopping = False
+        self._stopped.clear()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._do(generator))
             try:
                 yield
             finally:
-                self._stopping = True
+                self._stopped.set()
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -109,10 +109,12 @@ class Operator:
         return time.monotonic()
 
     async def _do(self, generator: random.Random) -> None:
-        while self._work and not self._stopping:
+        while self._work and not self._stopped.is_set():
             async with self._turn_to_work:
                 await generator.choice(self._work)(generator)
-            await asyncio.sleep(generator.uniform(*PAUSE_SECONDS))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(generator.uniform(*PAUSE_SECONDS)):
+                    await self._stopped.wait()
 
     async def _correct(self, generator: random.Random) -> None:
         people = [person for person in self._people if person.id != 1]
