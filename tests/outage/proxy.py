@@ -19,6 +19,8 @@ Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
 WRITE_QUERY = b"INSERT "
+# With it a node says each second that it is there, at no stake of anybody's.
+PRESENCE_QUERY = b"INSERT INTO nodes "
 # Payments are booked by a statement that is prepared once a connection.
 BOOKING_QUERY = b"EXECUTE insert_orders "
 COMMIT_QUERY = b"COMMIT\0"
@@ -155,7 +157,7 @@ class Proxy:
                 kind, payload, message = await _message(reader)
                 if kind == b"Q" and BOOKING_QUERY in payload:
                     link.writes, link.booking = True, len(payload)
-                elif kind == b"Q" and WRITE_QUERY in payload:
+                elif kind == b"Q" and WRITE_QUERY in payload and PRESENCE_QUERY not in payload:
                     link.writes = True
                 if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
