@@ -7,13 +7,14 @@ from typing import Any
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 - a class with a lower-case name
 
 SELECT_ACCOUNTS = """
-SELECT accounts.id, user_id, currency_id, amount, commission, decimals
+SELECT accounts.id, user_id, currency_id, amount, commission, decimals, order_id::text
 FROM accounts JOIN currencies ON currencies.id = currency_id
 """
 SELECT_ORDERS = "SELECT id::text, user_id, idempotency_key, status, reason, balance FROM orders"
 SELECT_TRANSFERS = """
 SELECT id, order_id::text, kind, from_account_id, to_account_id, amount, comment FROM transfers ORDER BY id
 """
+SELECT_USERNAMES = "SELECT username FROM users"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class AccountRow:
     amount: Decimal
     commission: Decimal
     decimals: int
+    # That opened it, where a key was sent.
+    order_id: str | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ class TransferRow:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All accounts and orders by id, all transfers in the order of their ids."""
+    """All accounts and orders by id, all transfers in the order of their ids, the names of all users."""
 
     accounts: dict[int, AccountRow]
     orders: dict[str, OrderRow]
     transfers: list[TransferRow]
+    usernames: set[str]
 
     def of_order(self, order_id: str) -> list[TransferRow]:
         """The transfers that an order booked."""
@@ -81,6 +85,7 @@ def read_ledger(connection: PgConnection) -> Ledger:
             {row[0]: AccountRow(*row) for row in rows(SELECT_ACCOUNTS)},
             {row[0]: OrderRow(*row) for row in rows(SELECT_ORDERS)},
             [TransferRow(*row) for row in rows(SELECT_TRANSFERS)],
+            {username for (username,) in rows(SELECT_USERNAMES)},
         )
         if own_snapshot:
             cursor.execute("COMMIT")

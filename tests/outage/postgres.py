@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,10 @@ class PostgresServer:
     """One cluster in a directory of its own. Everything here blocks; ids of processes are looked up in that cluster."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))
-        self.embedded = EmbeddedPostgres(self._directory)
+        self.directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))
+        self.embedded = EmbeddedPostgres(self.directory)
         self._databases = itertools.count(1)
+        self._snapshots = itertools.count(1)
         self.database = "aiopypay"
 
     @property
@@ -76,10 +78,25 @@ class PostgresServer:
         send(postmaster, signal.SIGTERM)
         wait_until(lambda: not self.accepts_connections(), GONE_SECONDS, "PostgreSQL lets nobody in")
 
+    def snapshot(self) -> Path:
+        """Copies the cluster as it is now, for which it is stopped and started again; returns where the copy lies."""
+        copy = self.directory / f"snapshot-{next(self._snapshots)}"
+        self.stop()
+        _copy(self.embedded.cluster, copy)
+        self.start()
+        return copy
+
+    def restore(self, snapshot: Path) -> None:
+        """Puts the cluster back to what it was when it was copied, and starts it."""
+        self.kill()
+        shutil.rmtree(self.embedded.cluster)
+        _copy(snapshot, self.embedded.cluster)
+        self.start()
+
     def remove(self) -> None:
         """Ends it, whatever state it is in, and removes its data."""
         self.kill()
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
 
     def processes(self) -> list[int]:
         """The postmaster and all its children."""
@@ -104,6 +121,15 @@ class PostgresServer:
         """kill -9 of one backend: PostgreSQL ends all others too and recovers, while the postmaster goes on."""
         assert pid in self.processes()
         send(pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def frozen_backend(self, pid: int) -> Iterator[None]:
+        """One backend stands still within, with the locks that it holds; where it ended before, nothing happens."""
+        try:
+            send(pid, signal.SIGSTOP)
+            yield
+        finally:
+            send(pid, signal.SIGCONT)
 
     def freeze(self) -> None:
         """SIGSTOP to the postmaster and all of its children; returns when all of them stand still."""
@@ -228,6 +254,13 @@ class PostgresServer:
                 return True
         except psycopg2.OperationalError:
             return False
+
+
+def _copy(source: Path, target: Path) -> None:
+    """With owners and modes, which PostgreSQL looks at."""
+    program = shutil.which("cp")
+    assert program is not None
+    subprocess.run([program, "-a", source, target], check=True)
 
 
 def _stands_still(pid: int) -> bool:

@@ -18,10 +18,11 @@ from psycopg2.extensions import make_dsn
 Direction = Literal["to_server", "to_client"]
 DIRECTIONS: tuple[Direction, ...] = ("to_server", "to_client")
 
-# Of a statement that is prepared, the text is sent once a connection, and then its name.
-WRITE_QUERIES = (b"INSERT ", b"EXECUTE insert_")
-# What a node writes for itself, each second or when it reads: whatever is asked of it.
+WRITE_QUERY = b"INSERT "
+# What a node writes for itself, each second or when it reads: at no stake of anybody's.
 NODE_QUERIES = (b"INSERT INTO nodes ", b"INSERT INTO moments ")
+# Payments are booked by a statement that is prepared once a connection.
+BOOKING_QUERY = b"EXECUTE insert_orders "
 COMMIT_QUERY = b"COMMIT\0"
 COMMIT_COMPLETE = b"COMMIT\0"
 
@@ -50,6 +51,7 @@ class Proxy:
         self._released = asyncio.Event()
         self._cut: Cut | None = None
         self._cuts_left = 0
+        self._least_booking = 0
         self.port = 0
         # How many COMMITs were cut or held so far, and how many are held now.
         self.cuts = 0
@@ -111,9 +113,12 @@ class Proxy:
         for link in list(self._links):
             link.half_close()
 
-    def at_commit(self, cut: Cut, *, times: int = 1) -> None:
-        """Cuts (by RST on both sides) or holds the next `times` COMMITs."""
-        self._cut, self._cuts_left = cut, times
+    def at_commit(self, cut: Cut, *, times: int = 1, least_booking: int = 0) -> None:
+        """Cuts (by RST on both sides) or holds the next `times` COMMITs.
+
+        `least_booking`: only those of transactions that book payments, by a command of so many bytes at least.
+        """
+        self._cut, self._cuts_left, self._least_booking = cut, times, least_booking
         if cut is Cut.HOLD_COMMIT:
             self._released.clear()
 
@@ -150,7 +155,9 @@ class Proxy:
             await self._forward("to_server", startup + await reader.readexactly(_length(startup) - 4), link)
             while True:
                 kind, payload, message = await _message(reader)
-                if kind == b"Q" and _writes(payload):
+                if kind == b"Q" and BOOKING_QUERY in payload:
+                    link.writes, link.booking = True, len(payload)
+                elif kind == b"Q" and _writes(payload):
                     link.writes = True
                 if link.writes and kind == b"Q" and payload == COMMIT_QUERY and await self._cut_before(link):
                     return
@@ -163,10 +170,10 @@ class Proxy:
             while True:
                 kind, payload, message = await _message(reader)
                 if kind == b"C" and payload == COMMIT_COMPLETE:
-                    if link.writes and self._takes(Cut.AFTER_COMMIT):
+                    if link.writes and self._takes(Cut.AFTER_COMMIT, link):
                         link.reset()
                         return
-                    link.writes = False
+                    link.writes, link.booking = False, 0
                 await self._forward("to_client", message, link)
         await self._open["to_client"].wait()
         link.end_of_server()
@@ -174,17 +181,17 @@ class Proxy:
     async def _cut_before(self, link: "_Link") -> bool:
         if self.before_commit is not None:
             await self.before_commit()
-        if self._takes(Cut.BEFORE_COMMIT):
+        if self._takes(Cut.BEFORE_COMMIT, link):
             link.reset()
             return True
-        if self._takes(Cut.HOLD_COMMIT):
+        if self._takes(Cut.HOLD_COMMIT, link):
             self.holds += 1
             await self._released.wait()
             self.holds -= 1
         return False
 
-    def _takes(self, cut: Cut) -> bool:
-        if self._cut is not cut or self._cuts_left == 0:
+    def _takes(self, cut: Cut, link: "_Link") -> bool:
+        if self._cut is not cut or self._cuts_left == 0 or link.booking < self._least_booking:
             return False
         self._cuts_left -= 1
         self.cuts += 1
@@ -206,8 +213,9 @@ class _Link:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
-        # Whether its present transaction wrote.
+        # Whether its present transaction wrote, and how long the command was by which it booked payments.
         self.writes = False
+        self.booking = 0
 
     def reset(self) -> None:
         _reset(self.client)
@@ -228,7 +236,7 @@ class _Link:
 
 
 def _writes(query: bytes) -> bool:
-    return any(write in query for write in WRITE_QUERIES) and not any(own in query for own in NODE_QUERIES)
+    return WRITE_QUERY in query and not any(own in query for own in NODE_QUERIES)
 
 
 def _length(field: bytes) -> int:

@@ -6,13 +6,21 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 - a class with a lower-case name
 
+from .beside import Beside
+from .changes import SEEN_SECONDS, Activity, Changes, Correction, Outage, Rate
 from .checker import violations
+from .draws import EVERYTHING
 from .ledger import TransferRow, read_ledger
-from .load import Answer, Load, Payment, register_people
+from .load import Load
+from .newcomers import Newcomers, Registration
+from .operating import Operator
+from .payments import Answer, Opening, Payment, Read, accounts_path
+from .people import register_people, the_superuser
 from .postgres import PostgresServer
 from .service import ServiceProcess
 from .waiting import eventually
@@ -27,6 +35,7 @@ class History:
 
     postgres: PostgresServer
     payments: Sequence[Payment]
+    beside: Beside
     # A payment with commission that its client knows to be booked.
     booked: TransferRow
 
@@ -38,20 +47,30 @@ def history(cluster: PostgresServer) -> Iterator[History]:
     cluster.new_database()
     service = ServiceProcess(cluster.dsn)
 
-    async def pay() -> Sequence[Payment]:
+    async def pay() -> tuple[Sequence[Payment], Beside]:
         service.start()
         await service.wait_ready()
-        people = await register_people(service.base_url, ["anna", "bert", "cleo", "dora"])
-        load = Load(service.base_url, people, SEED)
-        async with load.running():
+        people = [the_superuser(), *await register_people(service.base_url, ["anna", "bert", "cleo", "dora"])]
+        beside = Beside(newcomers=Newcomers(service.base_url))
+        newcomers, generator = beside.newcomers, random.Random(SEED)
+        assert newcomers is not None
+        kinds = {"correct", "rate in SQL", "rate by the API"}
+        operator = Operator(cluster, service.base_url, people, kinds, beside.changes)
+        load = Load(
+            service.base_url, people, SEED, mix=dataclasses.replace(EVERYTHING, large_bulks=0), payees=newcomers.people
+        )
+        async with load.running(), newcomers.living(load, generator), operator.working(generator):
             await eventually(lambda: load.answered(200) >= PAYMENTS and load.answered(402) > 0, 30, "payments")
+            await eventually(lambda: _is_rich(load.payments), 30, "payments of each kind")
+            await eventually(lambda: bool(newcomers.people and beside.changes.corrections), 30, "what is beside them")
         await load.resolve()
         await service.terminate()
-        return load.payments
+        beside.reads, beside.openings = load.reads, load.openings
+        return load.payments, beside
 
     try:
-        payments = asyncio.run(pay())
-        yield History(cluster, payments, _a_known_payment(cluster, payments))
+        payments, beside = asyncio.run(pay())
+        yield History(cluster, payments, beside, _a_known_payment(cluster, payments))
     finally:
         service.remove()
 
@@ -63,11 +82,13 @@ def damaged(history: History) -> Iterator[Callable[..., list[str]]]:
         connection.autocommit = False
         _disarm(connection)
 
-        def damage(*statements: str, also: Sequence[Payment] = (), nodes: int = 1) -> list[str]:
+        def damage(
+            *statements: str, also: Sequence[Payment] = (), nodes: int = 1, beside: Beside = history.beside
+        ) -> list[str]:
             with connection.cursor() as cursor:
                 for statement in statements:
                     cursor.execute(statement)
-            return violations(read_ledger(connection), [*history.payments, *also], nodes=nodes)
+            return violations(read_ledger(connection), [*history.payments, *also], nodes=nodes, beside=beside)
 
         yield damage
         connection.rollback()
@@ -79,11 +100,27 @@ def booked(history: History) -> TransferRow:
     return history.booked
 
 
+def _is_rich(payments: Sequence[Payment]) -> bool:
+    """Whether there is what the tests damage."""
+    receipts = {payment.kind for payment in payments if payment.answers and payment.answers[0].status == 200}
+    bulks = [payment.bulk for payment in payments if payment.bulk and payment.acknowledgement]
+    return len(receipts) == 3 and any(bulk.mode == "all" and len(bulk.payments) > 1 for bulk in bulks)
+
+
 def _a_known_payment(postgres: PostgresServer, payments: Sequence[Payment]) -> TransferRow:
     with postgres.connected() as connection:
         ledger = read_ledger(connection)
-    known = {payment.comment for payment in payments if payment.acknowledgement and payment.key}
-    candidates = [transfer for transfer in ledger.transfers if transfer.kind == "payment" and transfer.comment in known]
+    known = {
+        payment.comment
+        for payment in payments
+        if payment.acknowledgement and payment.key and payment.payer.id != 1 and payment.kind == "transfer"
+    }
+    charged = {transfer.order_id for transfer in ledger.transfers if transfer.kind == "commission"}
+    candidates = [
+        transfer
+        for transfer in ledger.transfers
+        if transfer.kind == "payment" and transfer.comment in known and transfer.order_id in charged
+    ]
     return random.Random(SEED).choice(candidates)
 
 
@@ -285,7 +322,7 @@ def test_a_payment_that_overtook_another_is_found(damaged: Callable[..., list[st
     known = [
         payment
         for payment in history.payments
-        if payment.acknowledgement and len(payment.acknowledgement.body["transfers"]) == 2
+        if payment.acknowledgement and len(payment.acknowledgement.body.get("transfers", ())) == 2
     ]
     first = known[0]
     (order_id,) = {answer.body["order_id"] for answer in first.answers if answer.is_acknowledged}
@@ -319,3 +356,153 @@ def test_a_payment_that_was_refused_after_a_receipt_is_found(
     found = damaged(_refuse(accepted), also=[accepted])
 
     assert [line for line in found if "was answered 200 and then refused" in line]
+
+
+def _with_balance(answer: Answer, more: str) -> Answer:
+    return dataclasses.replace(answer, body=answer.body | {"balance": answer.body["balance"] + Decimal(more)})
+
+
+@pytest.mark.parametrize("kind", ["transfer", "deposit", "withdrawal"])
+def test_a_receipt_that_told_a_wrong_balance_is_found(
+    damaged: Callable[..., list[str]], history: History, kind: str
+) -> None:
+    payment = next(one for one in history.payments if one.kind == kind and one.answers[0].status == 200)
+    before, payment.answers = payment.answers, [_with_balance(payment.answers[0], "0.01")]
+    found = damaged()
+    payment.answers = before
+
+    assert [line for line in found if f"payment {payment.comment} got the receipt" in line]
+
+
+def test_a_deposit_booked_twice_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    deposit = next(one for one in history.payments if one.kind == "deposit" and one.acknowledgement)
+    assert deposit.acknowledgement is not None
+    again, order_id = "00000000-0000-4000-8000-000000000003", deposit.acknowledgement.body["order_id"]
+    found = damaged(
+        f"""
+        INSERT INTO orders
+        SELECT '{again}', user_id, idempotency_key, fingerprint, status, accepted_at, posted_at, reason, NULL
+        FROM orders WHERE id = '{order_id}'
+        """,
+        f"""
+        INSERT INTO transfers (order_id, kind, from_account_id, to_account_id, amount, comment)
+        SELECT '{again}', kind, from_account_id, to_account_id, amount, comment
+        FROM transfers WHERE order_id = '{order_id}'
+        """,
+        _balances("+", again),
+    )
+
+    assert any(f"payment {deposit.comment} was booked 2 times" in line for line in found), found
+
+
+def test_a_bulk_that_is_booked_in_part_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    bulk = next(
+        one.bulk
+        for one in history.payments
+        if one.bulk and one.bulk.mode == "all" and len(one.bulk.payments) > 1 and one.acknowledgement
+    )
+    acknowledgement = bulk.payments[1].acknowledgement
+    assert acknowledgement is not None
+    order_id = acknowledgement.body["order_id"]
+    found = damaged(_balances("-", order_id), f"DELETE FROM transfers WHERE order_id = '{order_id}'")
+
+    assert [line for line in found if line.startswith("invariant 3") and "sent together" in line]
+    assert [line for line in found if f"payment {bulk.payments[1].comment} was acknowledged" in line and "LOST" in line]
+
+
+def _beside(history: History, **changes: Any) -> Beside:
+    return dataclasses.replace(
+        history.beside, changes=Changes(corrections=history.beside.changes.corrections, **changes)
+    )
+
+
+def _sent(payment: Payment) -> int:
+    return min(answer.started for answer in payment.answers)
+
+
+def _certain(change: Any) -> Any:
+    change.ended, change.ended_at = change.started, 0.0
+    return change
+
+
+def test_a_commission_by_a_rate_that_did_not_hold_is_found(
+    damaged: Callable[..., list[str]], history: History, booked: TransferRow
+) -> None:
+    payment = next(one for one in history.payments if one.comment == booked.comment)
+    currency_id = payment.payer.accounts[payment.account_id]
+    other = _certain(Rate(_sent(payment) - 1, currency_id, Decimal("0.5")))
+    found = damaged(beside=_beside(history, rates=[*history.beside.changes.rates, other]))
+
+    assert [line for line in found if line.startswith(f"invariant 3: order {booked.order_id}")]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["long before", "too late to be seen"])
+def test_a_payment_by_a_user_who_was_deactivated_is_found_where_it_was_long_before(
+    damaged: Callable[..., list[str]], history: History, booked: TransferRow, seen: bool
+) -> None:
+    payment = next(one for one in history.payments if one.comment == booked.comment)
+    change = _certain(Activity(_sent(payment) - 1, payment.payer.id, is_active=False))
+    again = _certain(Activity(payment.answers[-1].ended + 1, payment.payer.id, is_active=True))
+    # The round began at 0, and in it the database was lost.
+    outage = Outage(0, change.ended_at + (SEEN_SECONDS + 1 if seen else 0))
+    rates = history.beside.changes.rates
+    found = damaged(beside=_beside(history, activities=[change, again], outages=[outage], rates=rates))
+
+    is_told = f"payment {payment.comment} of user {payment.payer.id}, who was deactivated, was answered 200"
+    assert bool([line for line in found if is_told in line]) is seen
+
+
+def test_a_payment_that_was_refused_for_what_was_taken_in_sql_too_late_to_be_seen_is_a_named_exception(
+    damaged: Callable[..., list[str]], history: History, accepted: Payment
+) -> None:
+    taken = _certain(Correction(1, ACCEPTED_ID, accepted.account_id, Decimal(-1)))
+    sums = Changes(
+        [*history.beside.changes.corrections, taken], rates=history.beside.changes.rates, outages=[Outage(0, 0)]
+    )
+    unseen = dataclasses.replace(history.beside, changes=sums)
+    sums.corrections[-1].ended = None
+    assert [line for line in damaged(_refuse(accepted), also=[accepted], beside=unseen) if "refused" in line] == []
+
+    sums.outages[:] = [Outage(0, 2 * SEEN_SECONDS)]
+    taken.ended_at = 0.0
+    found = damaged(also=[accepted], beside=unseen)
+    assert [line for line in found if line.startswith(f"invariant 11: payment {accepted.comment}")]
+
+
+def test_a_correction_that_is_lost_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    lost = _certain(Correction(1, ACCEPTED_ID, 4, Decimal(1)))
+    changes = dataclasses.replace(history.beside.changes, corrections=[*history.beside.changes.corrections, lost])
+    found = damaged(beside=dataclasses.replace(history.beside, changes=changes))
+
+    assert f"invariant 4: the operator's order {ACCEPTED_ID} is LOST" in found
+
+
+def test_a_correction_that_nobody_made_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    assert history.beside.changes.corrections
+    changes = dataclasses.replace(history.beside.changes, corrections=[])
+    found = damaged(beside=dataclasses.replace(history.beside, changes=changes))
+
+    assert [line for line in found if "('Correction') was sent by nobody" in line]
+
+
+def test_a_registration_that_is_lost_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    newcomers = Newcomers("")
+    newcomers.registrations.append(Registration("nobody", Answer(1, 2, 201)))
+    found = damaged(beside=dataclasses.replace(history.beside, newcomers=newcomers))
+
+    assert "invariant 4: nobody registered and is LOST" in found
+
+
+def test_an_account_that_a_list_lacks_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    person = history.payments[0].payer
+    read = Read(person, accounts_path(person), Answer(1, 2, 200), {})
+    found = damaged(beside=dataclasses.replace(history.beside, reads=[read]))
+
+    assert [line for line in found if "does not list the accounts" in line]
+
+
+def test_an_account_that_was_opened_and_is_lost_is_found(damaged: Callable[..., list[str]], history: History) -> None:
+    opening = Opening(history.payments[0].payer, "USD", "a key", [Answer(1, 2, 200, {"id": 4_711})])
+    found = damaged(beside=dataclasses.replace(history.beside, openings=[*history.beside.openings, opening]))
+
+    assert [line for line in found if "key a key was told to have opened {4711}" in line]
