@@ -86,6 +86,11 @@ def blocking_dsns(database_url: str, settings: Mapping[str, str]) -> list[str]:
     return url.dsns(found)
 
 
+def host_count(database_url: str) -> int:
+    """Returns how many hosts the URL names."""
+    return len(_Url(database_url).hosts)
+
+
 @dataclass(frozen=True, slots=True)
 class _Host:
     """`address` None: it is still to be found out."""

@@ -231,7 +231,7 @@ class GroupCommit:
     async def _book(self, orders: Sequence[TransferOrder], step: Step) -> list[Answer]:
         judgement: Judgement | None = None
         try:
-            async with self._deputy.moments.checked(), self._database.transaction() as connection:
+            async with self._deputy.moments.checked(self._database), self._database.transaction() as connection:
                 judgement = await judge_orders(connection, orders, step, minted=True)
                 # The sync of the plan hides behind the write; both are done before COMMIT is sent.
                 plan = self._deputy.keep_plan(judgement.plans, step)

@@ -85,7 +85,7 @@ class Keeper:
         """
         epoch = self._deputy.switch.epoch
         moments, lease = self._deputy.moments, None
-        async with moments.turn, moments.checked(), self._database.transaction() as connection:
+        async with moments.turn, moments.checked(self._database), self._database.transaction() as connection:
             heartbeat = await beat(connection)
             trouble = trouble_with(heartbeat, self._deputy.standing.installation_id)
             if trouble is None and heartbeat.newest_migration < migrations.newest():

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aiopypay.addresses import host_count
 from aiopypay.database import Database
 from aiopypay.errors import Problem, StandInFenced, StartError
 from aiopypay.settings import Settings
@@ -65,7 +66,7 @@ class StandIn:
         self._switch = switch
         self._node = Node(settings.data_dir / DIRECTORY)
         self.writers_lock = asyncio.Lock()
-        moments = Moments(self._node, switch)
+        moments = Moments(self._node, switch, host_count(settings.database_url))
         self.deputy = Deputy(self._node, switch, moments, settings.offline)
         self.changes = UserChanges(database, self._node, switch, moments)
         self.rates = Rates(database, self._node, self.changes, moments)

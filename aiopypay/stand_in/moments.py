@@ -72,12 +72,21 @@ class Blocked(msgspec.Struct, frozen=True):
     is_directory: bool = False
     decision: Decision | None = None
 
+    @property
+    def told(self) -> str:
+        """The reason, and how to go on: for the operator."""
+        return f"{self.reason}. {VERBS}"
+
 
 class Moments:
     """The moments of one node. `turn` is held by whoever writes, from the first statement to the outcome."""
 
-    def __init__(self, node: Node, switch: ModeSwitch) -> None:
+    def __init__(self, node: Node, switch: ModeSwitch, servers: int = 1) -> None:
+        """`servers` is how many the database's URL names."""
         self._node = node
+        self._servers = servers
+        # Those that hold another moment.
+        self._others: set[str | None] = set()
         self._switch = switch
         self.turn = asyncio.Lock()
         self._on_disk = KnownMoments()
@@ -85,7 +94,10 @@ class Moments:
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
-        self._on_disk, self.blocked = await self._node.run(_recall)
+        self._on_disk, self.blocked = await self._node.finish(_recall)
+        if self.blocked is not None:
+            # It was so when the last run ended.
+            self._servers = 0
 
     @property
     def is_first(self) -> bool:
@@ -154,16 +166,16 @@ class Moments:
         """As `transaction`, with the step that it takes."""
         step = self.step()
         await self.note(step, note)
-        async with self.outcome_of(step), database.transaction(deadline_seconds) as connection:
+        async with self.outcome_of(step, database), database.transaction(deadline_seconds) as connection:
             await demand(connection, step)
             yield connection, step
             await replace_moment(connection, step)
 
     @contextlib.asynccontextmanager
-    async def outcome_of(self, step: Step) -> AsyncIterator[None]:
+    async def outcome_of(self, step: Step, database: Database) -> AsyncIterator[None]:
         """Within it, a transaction that takes this step succeeds, or raises. What is neither stays in doubt."""
         try:
-            async with self.checked():
+            async with self.checked(database):
                 yield
         except CommitInDoubt:
             raise
@@ -210,27 +222,40 @@ class Moments:
         return found
 
     @contextlib.asynccontextmanager
-    async def checked(self) -> AsyncIterator[None]:
+    async def checked(self, database: Database) -> AsyncIterator[None]:
         """Blocks the node where another moment is found within it than is known."""
         try:
             yield
         except OtherMoment as other:
-            await self.block(other)
+            await self._block(other, database.server)
             raise
+        if self.blocked is not None and not self.is_final:
+            logger.warning("The other server that the database's URL names is the one that this node left.")
+            self.blocked, self._others = None, set()
 
-    async def block(self, other: OtherMoment) -> None:
-        """From now on, over restarts too, nothing goes on until the operator decides."""
+    @property
+    def is_final(self) -> bool:
+        """Whether every server that may be the database was found to hold another moment: then the operator decides."""
+        return len(self._others) >= self._servers or (self.blocked is not None and self.blocked.decision is not None)
+
+    async def _block(self, other: OtherMoment, server: str | None) -> None:
+        """From now on nothing is booked, accepted or told; once it is final, over restarts, until the operator decides.
+
+        One of several servers may be what a failover left behind: then it is looked for at the others.
+        """
         # A number that was given out and never noted counts for nothing.
         highest = max((moment.count for moment in self._known), default=0)
         is_directory = other.count is not None and other.count > highest
         reason = OLDER_DIRECTORY if is_directory else OLDER_DATABASE
         told = "none" if other.count is None else other.count
-        self.blocked = Blocked(f"{reason.format(found=told, known=highest)}. {VERBS}", is_directory)
-        logger.critical("%s", self.blocked.reason)
+        self.blocked = Blocked(reason.format(found=told, known=highest), is_directory)
+        self._others.add(server)
+        logger.critical("%s", self.blocked.told)
         self._switch.lost("the database is not the one that this node left")
-        # Where the disk fails, the next start will find out by itself.
-        with contextlib.suppress(StandInFenced, DiskHangs):
-            await self._node.run(write_blocked, self.blocked)
+        if self.is_final:
+            # Where the disk fails, the next start will find out by itself.
+            with contextlib.suppress(StandInFenced, DiskHangs):
+                await self._node.run(write_blocked, self.blocked)
 
     async def adopt(
         self, database: Database, decision: Decision, prepare: Callable[[Connection], Awaitable[None]]
@@ -256,7 +281,7 @@ class Moments:
         async with self.writing(database):
             pass
         await self._node.run(write_blocked, None)
-        self.blocked = None
+        self.blocked, self._others = None, set()
 
     async def note(self, step: Step, note: Callable[[Store], None] | None = None) -> None:
         """Keeps the step's moment on disk, and does `note` there with it. Raises StandInFenced where the disk fails."""

@@ -138,13 +138,15 @@ class Recovery:
             raise DecisionNotAwaited(f"The database is not ready: {self.waits_for or 'it does not answer'}.")
 
     async def _is_back(self) -> bool:
-        blocked = self._deputy.moments.blocked
-        if blocked is not None and blocked.decision is None:
-            self._wait_for(blocked.reason)
-            return False
+        moments = self._deputy.moments
+        if moments.blocked is not None and moments.blocked.decision is None:
+            self._wait_for(moments.blocked.told)
+            if moments.is_final:
+                return False
         if not await self._is_ready():
             return False
-        return await self._is_as_it_was_left() if blocked is None else await self._carry_out()
+        is_decided = moments.blocked is not None and moments.blocked.decision is not None
+        return await self._carry_out() if is_decided else await self._is_as_it_was_left()
 
     async def _carry_out(self) -> bool:
         """What the operator has decided; after a restart too."""
@@ -193,7 +195,7 @@ class Recovery:
             else:
                 async with (
                     moments.turn,
-                    moments.checked(),
+                    moments.checked(self._database),
                     self._database.transaction(PROBE_DEADLINE_SECONDS) as connection,
                 ):
                     await moments.look(connection)

@@ -149,7 +149,7 @@ class Settlement:
             step = self._moments.step()
             await self._moments.note(step)
             async with (
-                self._moments.outcome_of(step),
+                self._moments.outcome_of(step, self._database),
                 self._database.transaction(DEADLINE_SECONDS * batches) as connection,
             ):
                 if batches > 1:

@@ -88,6 +88,28 @@ async def test_the_primary_is_frozen_and_goes_on_later(pair: Pair, site: Site) -
 
 
 @primary_first
+async def test_a_start_passes_over_the_old_primary_that_answers_first(pair: Pair, site: Site) -> None:
+    """Nobody stopped it, and it stands first in the URL: it holds an older moment, and its standby the right one."""
+    async with site.load.running():
+        await site.paid(200)
+        await asyncio.to_thread(pair.old.freeze)
+        await site.paid(202)
+        await asyncio.to_thread(pair.fail_over)
+        await site.service.wait_mode("online")
+        await site.paid(200)
+        site.service.kill()
+        await asyncio.to_thread(pair.let_old_go_on)
+        before = _transfers(pair.old)
+        site.service.start()
+        await site.service.wait_ready()
+        await site.service.wait_mode("online")
+        await site.paid(200)
+    assert _transfers(pair.old) == before
+    assert "is the one that this node left" in site.service.whole_log()
+    await _finish(site, pair)
+
+
+@primary_first
 async def test_a_primary_that_can_confirm_nothing_is_left_for_its_standby(pair: Pair, site: Site) -> None:
     """It answers, takes writes, and waits for ever for the standby to have them, which is the primary by now."""
     async with site.load.running():

@@ -9,10 +9,14 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid5
 
+from msgspec.structs import replace
+
 from aiopypay.ledger import Currency, Transfer, TransferOrder
 from aiopypay.stand_in import opening
-from aiopypay.stand_in.records import Entry, KnownAccount, KnownUser, Plan
+from aiopypay.stand_in.moments import MOMENTS, note_moments, record_moment
+from aiopypay.stand_in.records import AccountIdentity, Entry, Identities, KnownAccount, KnownUser, Plan, UserIdentity
 from aiopypay.stand_in.store import Store
+from aiopypay.store.moments import Moment
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
 
@@ -86,6 +90,20 @@ def fill(store: Store) -> None:
         store.remember_accounts([account(2, "110.00", version=2)])
 
 
+def fill_with_what_format_3_adds(store: Store) -> None:
+    """What stores had no place for before: who is who, moments, keys of orders, what others changed."""
+    identities = Identities((UserIdentity(2, "Ann", NOON),), (AccountIdentity(1, "USD", NOON, 2),))
+    with store.transaction(durable=True):
+        store.remember_users([replace(user(2, "Ann", version=2), created_at=NOON, deactivations=1)])
+        store.remember_orders([replace(record(93), idempotency_key="key-93")])
+        store.append([replace(entry(80), in_doubt=True, told=False, identities=identities), entry(81)])
+        store.mark_unplaced(8, "user 2 is somebody else", NOON)
+        store.mark_changed([("accounts", 4), ("users", None)])
+        note_moments(store, [Moment(6, UUID(int=6)), Moment(7, UUID(int=7))])
+        record_moment(store, Moment(6, UUID(int=6)))
+        store.write_plan(3, Plan([entry(95)], Moment(8, UUID(int=8))))
+
+
 def content(store: Store) -> dict[str, object]:
     """All that can be read from a store."""
     return {
@@ -101,6 +119,8 @@ def content(store: Store) -> dict[str, object]:
         "pending": store.entries("pending", 100),
         "by order": [store.entry(order_id(number)) for number in range(7)],
         "plans": store.plans(),
+        "changed": store.changed(),
+        "moments": store.setting(MOMENTS),
     }
 
 

@@ -74,6 +74,19 @@ def test_a_store_of_an_older_format_is_read_as_it_was_written(tmp_path: Path, st
         assert found | {"node": None} == expected | {"node": None}
 
 
+def test_a_store_of_this_format_is_read_as_it_was_written(tmp_path: Path) -> None:
+    put_golden_store(3, tmp_path / "golden")
+    fresh = Store.open(tmp_path / "fresh")
+    samples.fill(fresh)
+    samples.fill_with_what_format_3_adds(fresh)
+    expected = samples.content(fresh)
+    fresh.close()
+    store = Store.open(tmp_path / "golden")
+    assert store.damage is None
+    assert samples.content(store) | {"node": None} == expected | {"node": None}
+    store.close()
+
+
 def test_a_store_of_an_older_format_is_written_on(tmp_path: Path) -> None:
     put_golden_store(1, tmp_path / "golden")
     store = Store.open(tmp_path / "golden")
