@@ -25,7 +25,7 @@ SELECT_BACKEND = "SELECT pg_backend_pid()"
 LOOK = """
 SELECT pg_backend_pid(), current_setting('server_encoding'), current_setting('session_replication_role'),
     EXISTS (SELECT FROM pg_prepared_statements), """ + ", ".join(
-    f"current_setting('{name}')" for name in SESSION_SETTINGS
+    f"current_setting('{name}', TRUE)" for name in SESSION_SETTINGS
 )
 SET = "SELECT " + ", ".join(f"set_config('{name}', %s, FALSE)" for name in SESSION_SETTINGS)
 

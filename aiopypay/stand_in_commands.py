@@ -219,6 +219,8 @@ async def _forget_node(node_id: UUID, force: bool) -> None:
             refusal = _reason_to_keep(node_id, found, force)
             if refusal is None:
                 await installation.remove(connection, node_id)
+    except DatabaseUnfit as unfit:
+        raise StartError(unfit.reason) from unfit
     except Problem as problem:
         raise StartError(problem.detail) from problem
     finally:

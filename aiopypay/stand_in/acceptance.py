@@ -19,6 +19,7 @@ from aiopypay.ledger import Account, TransferOrder
 from aiopypay.planning import PlannedOrder, Unsure, plan_batch, refused_groups
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in.caps import Caps
+from aiopypay.stand_in.identity import identified
 from aiopypay.stand_in.known_orders import ORDERS_TRIMMED
 from aiopypay.stand_in.records import Entry, JournalEntry, KnownAccount
 from aiopypay.stand_in.store import Store
@@ -57,6 +58,7 @@ def accept(
             for plan in planned
             if isinstance(plan, PlannedOrder)
         ]
+        entries = identified(store, entries)
         store.append(entries)
     accepted = iter(entries)
     for order, plan in zip(fresh, planned, strict=True):
@@ -88,7 +90,7 @@ def entry_of(plan: PlannedOrder, now: datetime, *, in_doubt: bool = False, held:
 
 def answer_of(entry: JournalEntry) -> Entry:
     """Returns the entry as the answer to a retry. Raises OrderRefused where it was refused at settling."""
-    if entry.state == "refused":
+    if entry.state in ("refused", "unplaced"):
         raise errors.OrderRefused(entry.entry.order.id, entry.entry.order.user_id, entry.reason or "")
     return entry.entry
 

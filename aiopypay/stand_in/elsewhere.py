@@ -44,6 +44,8 @@ class ChangesElsewhere:
         # While a page is read: what was seen changed since. The page may be older than that.
         self._seen_meanwhile: set[Change] = set()
         self._times_anew: Counter[Table] = Counter()
+        # A look with overlap has failed: the next one makes up for it.
+        self._owes_overlap = False
         self.seen: str | None = None
 
     async def recall(self) -> None:
@@ -58,7 +60,9 @@ class ChangesElsewhere:
         """
         if self._node.fenced:
             return
-        await self._look(self._database, overlap=overlap)
+        self._owes_overlap |= overlap
+        await self._look(self._database, overlap=self._owes_overlap)
+        self._owes_overlap = False
         is_getting_on = True
         while self._next_page() and is_getting_on:
             async with self._deputy.moments.turn:
@@ -81,10 +85,12 @@ class ChangesElsewhere:
         self.seen, self._unread = None, set()
 
     async def prune(self) -> None:
-        """Drops some of what is old from the log. Raises what Database.transaction raises."""
-        if self.seen is not None:
+        """Drops what is old from the log, some at a time. Raises what Database.transaction raises."""
+        dropped = self.seen is not None
+        while dropped and self.seen is not None:
             async with self._database.transaction() as connection:
-                await change_log.prune(connection, self.seen)
+                # What stands for all that was dropped is dropped with the next.
+                dropped = await change_log.prune(connection, self.seen) > 1
 
     @property
     def lacks_tables(self) -> bool:

@@ -168,6 +168,7 @@ def _remember_orders(store: Store, page: tuple[Orders, object]) -> None:
 def _forget_accounts_above(store: Store, account_id: int) -> None:
     with store.transaction(durable=False):
         store.forget_accounts(above=account_id)
+        store.set_setting(FILLED, "no")
 
 
 def _set(store: Store, name: str) -> None:

@@ -32,6 +32,7 @@ WRITE_ORDER = """
 INSERT INTO orders (position, id, content, checksum) VALUES (?, ?, ?, ?)
 ON CONFLICT (position) DO UPDATE SET content = excluded.content, checksum = excluded.checksum
 """
+DELETE_ORDER = "DELETE FROM orders WHERE position = ?"
 DELETE_OLDEST_ORDERS = "DELETE FROM orders WHERE position <= ?"
 
 ORDERS_TRIMMED = "orders_trimmed"
@@ -88,12 +89,11 @@ class KnownOrders(Known):
         rows = self._rows("orders", SELECT_ORDERS_AFTER, (position, limit))
         return [decode_order(row[2]) for row in rows], rows[-1][0] if rows else None
 
-    def forget_orders(self, limit: int = TRIMMED_AT_ONCE) -> bool:
-        """Forgets some of the orders; tells whether there are more. In the end none was ever dropped."""
-        self._drop_orders(min(self.order_count(), limit))
-        if self.order_count() == 0:
-            self.set_setting(ORDERS_TRIMMED, "no")
-        return self.order_count() > 0
+    def forget_orders_of(self, order_ids: Iterable[UUID]) -> None:
+        """Forgets these orders."""
+        rows = list(self._rows_of("orders", SELECT_ORDERS, [order_id.bytes for order_id in order_ids]))
+        self._write(DELETE_ORDER, [(row[0],) for row in rows])
+        self._remove("orders", rows)
 
     def orders_between(self, lowest: UUID, highest: UUID) -> list[OrderRecord]:
         """Returns the orders whose ids lie between these."""
@@ -121,5 +121,5 @@ class KnownOrders(Known):
         checksums = bytes.fromhex(digits)
         self._write(DELETE_OLDEST_ORDERS, [(last,)])
         self._seal.remove("orders", [checksums[at : at + ROW_BYTES] for at in range(0, len(checksums), ROW_BYTES)])
-        if self.setting(ORDERS_TRIMMED) != "yes":
+        if self.setting(ORDERS_TRIMMED) is None:
             self.set_setting(ORDERS_TRIMMED, "yes")

@@ -170,8 +170,8 @@ class StandIn:
                 raise StartError(f"the first start needs the database: {problem.detail}") from problem
             self._switch.lost(problem.detail)
             logger.warning("Starting without the database, from what was known.")
-        # What was not recorded is not relied upon: all is forgotten, and read anew.
-        if not self._node.keeps_balances:
+        # What was not recorded is not relied upon: all is forgotten, and read anew; but not what may be booked again.
+        if not self._node.keeps_balances and self.deputy.blocked is None:
             with contextlib.suppress(StandInFenced):
                 await self.deputy.forget_memory()
         await self._elsewhere.recall()

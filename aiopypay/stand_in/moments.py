@@ -71,6 +71,7 @@ class Blocked(msgspec.Struct, frozen=True):
     reason: str
     is_directory: bool = False
     decision: Decision | None = None
+    is_final: bool = True
 
     @property
     def told(self) -> str:
@@ -95,9 +96,6 @@ class Moments:
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
         self._on_disk, self.blocked = await self._node.finish(_recall)
-        if self.blocked is not None:
-            # It was so when the last run ended.
-            self._servers = 0
 
     @property
     def is_first(self) -> bool:
@@ -230,40 +228,42 @@ class Moments:
             await self._block(other, database.server)
             raise
         if self.blocked is not None and not self.is_final:
-            logger.warning("The other server that the database's URL names is the one that this node left.")
+            logger.warning("Another server that the database's URL names is the one that this node left.")
+            await self._write_blocked(None)
             self.blocked, self._others = None, set()
 
     @property
     def is_final(self) -> bool:
-        """Whether every server that may be the database was found to hold another moment: then the operator decides."""
-        return len(self._others) >= self._servers or (self.blocked is not None and self.blocked.decision is not None)
+        """Whether it is for the operator alone: every server that the URL names is another, or a decision is taken."""
+        return self.blocked is not None and (self.blocked.is_final or self.blocked.decision is not None)
 
     async def _block(self, other: OtherMoment, server: str | None) -> None:
-        """From now on nothing is booked, accepted or told; once it is final, over restarts, until the operator decides.
+        """From now on, over restarts too, nothing is booked, accepted or told until the operator decides.
 
         One of several servers may be what a failover left behind: then it is looked for at the others.
         """
+        self._others.add(server)
         # A number that was given out and never noted counts for nothing.
         highest = max((moment.count for moment in self._known), default=0)
         is_directory = other.count is not None and other.count > highest
         reason = OLDER_DIRECTORY if is_directory else OLDER_DATABASE
-        told = "none" if other.count is None else other.count
-        self.blocked = Blocked(reason.format(found=told, known=highest), is_directory)
-        self._others.add(server)
-        logger.critical("%s", self.blocked.told)
+        told = reason.format(found="none" if other.count is None else other.count, known=highest)
+        before, self.blocked = self.blocked, Blocked(told, is_directory, is_final=len(self._others) >= self._servers)
         self._switch.lost("the database is not the one that this node left")
-        if self.is_final:
-            # Where the disk fails, the next start will find out by itself.
-            with contextlib.suppress(StandInFenced, DiskHangs):
-                await self._node.run(write_blocked, self.blocked)
+        if self.blocked != before:
+            logger.critical("%s", self.blocked.told)
+            await self._write_blocked(self.blocked)
 
-    async def adopt(
-        self, database: Database, decision: Decision, prepare: Callable[[Connection], Awaitable[None]]
-    ) -> None:
+    async def _write_blocked(self, blocked: Blocked | None) -> None:
+        # Where the disk fails, the next start will find out by itself.
+        with contextlib.suppress(StandInFenced, DiskHangs):
+            await self._node.run(write_blocked, blocked)
+
+    async def adopt(self, database: Database, decision: Decision) -> None:
         """The operator has decided: what the database holds is known from now on, and replaced at once.
 
-        `prepare` is done in the same transaction. Raises what Database.transaction raises, StandInFenced; whatever
-        became of the transaction then, the decision is taken or it is not, and goes on over restarts.
+        Raises what Database.transaction raises, StandInFenced; whatever became of the transaction then, the decision
+        is taken or it is not, and goes on over restarts.
         """
         assert self.blocked is not None  # noqa: S101 - the caller looked
         blocked = Blocked(self.blocked.reason, self.blocked.is_directory, decision)
@@ -273,7 +273,6 @@ class Moments:
             adopted = KnownMoments(found, [to], to.count)
             await self._node.run(_adopt, adopted, blocked)
             self._on_disk, self.blocked = adopted, blocked
-            await prepare(connection)
             await replace_moment(connection, self._step(to))
 
     async def unblock(self, database: Database) -> None:

@@ -220,6 +220,9 @@ class Node:
         return store
 
     def _make_mark(self, _: Store) -> None:
+        if self.fenced is not None:
+            # What the next start drops, as the mark is gone, may have been judged again by now.
+            raise StoreFailed(self.fenced)
         try:
             trust(self._mark.parent)
         except OSError as error:

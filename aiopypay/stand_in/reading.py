@@ -117,9 +117,18 @@ def _with_external(store: Store, row: AccountRow) -> BalanceAccount:
 
 
 def _of_user(store: Store, user_id: int) -> list[KnownAccount]:
-    if store.setting(FILLED) != "yes" or store.has_changed("accounts"):
+    if store.setting(FILLED) != "yes" or _may_have_changed(store, user_id):
         raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
     return store.accounts_of_user(user_id)
+
+
+def _may_have_changed(store: Store, user_id: int) -> bool:
+    """Tells whether others have changed one of the user's accounts, or one of which it is not known whose it is."""
+    if not store.has_changed("accounts"):
+        return False
+    ids = [row_id for table, row_id in store.changed() if table == "accounts"]
+    known = store.accounts(row_id for row_id in ids if row_id is not None)
+    return len(known) < len(ids) or any(account.user_id == user_id for account in known.values())
 
 
 def _decimals(store: Store) -> dict[str, int]:

@@ -10,7 +10,7 @@ from aiopypay import money
 from aiopypay.ledger import Account
 from aiopypay.planning import PlannedOrder
 from aiopypay.stand_in.restoration_work import order_of, refused_order, transfers_of
-from aiopypay.stand_in.restored import Strangers
+from aiopypay.stand_in.restored import Recognised
 from aiopypay.statements import Connection
 from aiopypay.store.moments import Step
 from aiopypay.store.orders import OrderRecord, book_plans, claim_key, lock_accounts, record_refusals
@@ -31,9 +31,10 @@ class Missing:
 
 @dataclass(slots=True)
 class Rebooked:
-    """How many orders were booked, and which could not be."""
+    """How many orders were booked, what of them is to be remembered, and which could not be."""
 
     booked: int = 0
+    records: list[OrderRecord] = field(default_factory=list)
     unplaced: list[tuple[OrderRecord, str]] = field(default_factory=list)
 
     @classmethod
@@ -42,12 +43,17 @@ class Rebooked:
         return cls(len(missing.orders))
 
 
-def missing_orders(records: Sequence[OrderRecord], found: Mapping[UUID, OrderRecord], strangers: Strangers) -> Missing:
+def missing_orders(
+    records: Sequence[OrderRecord], found: Mapping[UUID, OrderRecord], recognised: Recognised
+) -> Missing:
     """Tells what is to be booked again, and what cannot be."""
     orders, unplaced = [], []
     for record in records:
-        if record.id not in found:
-            reason = strangers.named_by(record.user_id, _named(record))
+        there = found.get(record.id)
+        if there is not None and (there.user_id, there.fingerprint) != (record.user_id, record.fingerprint):
+            unplaced.append((record, "another order has its id in this database"))
+        elif there is None:
+            reason = recognised.lacks(record.user_id, _named(record))
             if reason is None:
                 orders.append(record)
             else:
@@ -73,7 +79,8 @@ async def rebook(connection: Connection, missing: Missing, step: Step) -> Rebook
         else:
             plans.append(_plan(record, balances))
         rebooked.booked += 1
-    await book_plans(connection, plans, step)
+    records, _ = await book_plans(connection, plans, step)
+    rebooked.records = list(records.values())
     return rebooked
 
 

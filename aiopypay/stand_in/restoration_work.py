@@ -1,4 +1,4 @@
-"""What a restoration has done in the store's thread: lists of what is to be booked again, and what could not be."""
+"""What a restoration reads and notes in the node's store: what is to be booked again, and what could not be."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -6,31 +6,44 @@ from decimal import Decimal
 from uuid import UUID
 
 from aiopypay.ledger import Transfer, TransferOrder
-from aiopypay.stand_in.acceptance import KEYS_COMPLETE
-from aiopypay.stand_in.deputy_work import FILLED
 from aiopypay.stand_in.identity import identified
+from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.reading import record_of
 from aiopypay.stand_in.records import Entry
 from aiopypay.stand_in.store import Store
 from aiopypay.store.orders import OrderRecord
 
-SCANNED_AT_ONCE = 5000
+SCANNED_AT_ONCE = 2000
+FIRST_POSITION = -(2**62)
 
 
-def remembered_orders(store: Store) -> list[UUID]:
-    """Returns the orders whose outcome is known, in the order of their transfers.
+async def remembered_orders(node: Node) -> list[tuple[int, int, UUID]]:
+    """Returns the orders whose outcome is known, in the order of their transfers, behind what they are sorted by.
 
     Those of the journal that were settled and are not remembered any more are older than all that are. Orders without
-    transfers come first: they move no money.
+    transfers come first: they move no money. Page by page, so that the disk is seen to answer.
     """
     found: list[tuple[int, int, UUID]] = []
-    position: int | None = -(2**62)
+    position: int | None = FIRST_POSITION
     while position is not None:
-        page, position = store.orders_after(position, SCANNED_AT_ONCE)
-        found += [(1, _first_transfer(record), record.id) for record in page]
+        page, position = await node.finish(_orders_after, position)
+        found += page
     known = {order_id for *_, order_id in found}
-    found += [(0, sequence, order_id) for sequence, order_id in _settled(store) if order_id not in known]
-    return [order_id for *_, order_id in sorted(found)]
+    sequence: int | None = 0
+    while sequence is not None:
+        settled, sequence = await node.finish(_settled_after, sequence)
+        found += [(0, number, order_id) for number, order_id in settled if order_id not in known]
+    return sorted(found)
+
+
+async def highest_ids(node: Node) -> tuple[int, int]:
+    """Returns the highest ids of a user and of an account that are known."""
+    users = accounts = 0
+    while page := await node.finish(Store.users_after, users, SCANNED_AT_ONCE):
+        users = page[-1].id
+    while found := await node.finish(Store.accounts_after, accounts, SCANNED_AT_ONCE):
+        accounts = found[-1].id
+    return users, accounts
 
 
 def records_of(store: Store, order_ids: Sequence[UUID]) -> list[OrderRecord]:
@@ -39,20 +52,6 @@ def records_of(store: Store, order_ids: Sequence[UUID]) -> list[OrderRecord]:
     entries = store.entries_of([order_id for order_id in order_ids if order_id not in known])
     known |= {order_id: record_of(entry.entry, "posted") for order_id, entry in entries.items()}
     return [known[order_id] for order_id in order_ids if order_id in known]
-
-
-def highest_ids(store: Store) -> tuple[int, int, int]:
-    """Returns the highest ids of a user, an account and a transfer that are known."""
-    users = accounts = transfers = 0
-    while page := store.users_after(users, SCANNED_AT_ONCE):
-        users = page[-1].id
-    while found := store.accounts_after(accounts, SCANNED_AT_ONCE):
-        accounts = found[-1].id
-    position: int | None = -(2**62)
-    while position is not None:
-        records, position = store.orders_after(position, SCANNED_AT_ONCE)
-        transfers = max([transfers, *(row.id or 0 for record in records for row in record.transfers)])
-    return users, accounts, transfers
 
 
 def pending_after(store: Store, sequence: int, limit: int) -> list[tuple[int, Entry]]:
@@ -73,11 +72,15 @@ def mark_unplaced(store: Store, reasons: Mapping[int, str], at: datetime) -> Non
             store.mark_unplaced(sequence, reason, at)
 
 
-def list_unplaced(store: Store, orders: Sequence[tuple[OrderRecord, str]], at: datetime) -> None:
-    """Keeps orders that were booked once, and cannot be now, in the journal, with the reason."""
-    held = store.entries_of([record.id for record, _ in orders])
+def note_outcomes(
+    store: Store, booked: Sequence[OrderRecord], unplaced: Sequence[tuple[OrderRecord, str]], at: datetime
+) -> None:
+    """Remembers orders as the database has them; those that cannot be booked are listed, with the reason, instead."""
+    held = store.entries_of([record.id for record, _ in unplaced])
     with store.transaction(durable=True):
-        for record, reason in orders:
+        store.remember_orders(booked)
+        store.forget_orders_of([record.id for record, _ in unplaced])
+        for record, reason in unplaced:
             if record.id not in held:
                 store.append([_as_entry(record)])
             entry = store.entry(record.id)
@@ -85,25 +88,14 @@ def list_unplaced(store: Store, orders: Sequence[tuple[OrderRecord, str]], at: d
                 store.mark_unplaced(entry.sequence, reason, at)
 
 
-def forget_everything(store: Store) -> bool:
-    """Forgets some of the answers, and at last accounts and users; tells whether there is more."""
-    with store.transaction(durable=True):
-        store.set_setting(FILLED, "no")
-        store.set_setting(KEYS_COMPLETE, "no")
-        if store.forget_orders(SCANNED_AT_ONCE):
-            return True
-        store.forget_accounts()
-        store.forget_users()
-    return False
+def _orders_after(store: Store, position: int) -> tuple[list[tuple[int, int, UUID]], int | None]:
+    page, last = store.orders_after(position, SCANNED_AT_ONCE)
+    return [(1, _first_transfer(record), record.id) for record in page], last
 
 
-def _settled(store: Store) -> list[tuple[int, UUID]]:
-    settled: list[tuple[int, UUID]] = []
-    sequence = 0
-    while page := store.entries("posted", SCANNED_AT_ONCE, sequence):
-        sequence = page[-1].sequence
-        settled += [(entry.sequence, entry.entry.order.id) for entry in page]
-    return settled
+def _settled_after(store: Store, sequence: int) -> tuple[list[tuple[int, UUID]], int | None]:
+    page = store.entries("posted", SCANNED_AT_ONCE, sequence)
+    return [(entry.sequence, entry.entry.order.id) for entry in page], page[-1].sequence if page else None
 
 
 def _first_transfer(record: OrderRecord) -> int:
@@ -112,6 +104,8 @@ def _first_transfer(record: OrderRecord) -> int:
 
 def order_of(record: OrderRecord) -> TransferOrder:
     """Returns the order that was answered with this record, as far as it tells."""
+    if not record.transfers:
+        return refused_order(record)
     first = record.transfers[0]
     return TransferOrder(
         id=record.id,
@@ -127,7 +121,7 @@ def order_of(record: OrderRecord) -> TransferOrder:
 
 
 def refused_order(record: OrderRecord) -> TransferOrder:
-    """Returns an order that was refused, of which no more is known than that."""
+    """Returns an order without transfers: one that was refused, or has opened an account. No more is known of it."""
     return TransferOrder(
         id=record.id,
         user_id=record.user_id,
@@ -154,5 +148,5 @@ def _as_entry(record: OrderRecord) -> Entry:
         order=order_of(record),
         transfers=transfers_of(record),
         balance=record.balance or Decimal(0),
-        decimals=record.transfers[0].decimals,
+        decimals=record.transfers[0].decimals if record.transfers else 0,
     )

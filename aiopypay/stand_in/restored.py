@@ -7,23 +7,25 @@ registration; an account by id, currency, owner and the moment of its opening.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aiopypay.ledger import Currency
 from aiopypay.stand_in.records import AccountIdentity, Entry, Identities, KnownAccount, KnownUser, UserIdentity
 from aiopypay.store.recreation import FoundAccount, FoundUser
 
 
 @dataclass(slots=True)
-class Strangers:
-    """The ids that stand for somebody or something else in the database than in this node's memory."""
+class Recognised:
+    """The ids that stand for the same in the database as in this node's memory. All others may be anybody's."""
 
     users: set[int] = field(default_factory=set)
     accounts: set[int] = field(default_factory=set)
+    currencies: set[str] = field(default_factory=set)
 
-    def named_by(self, user_id: int, account_ids: Iterable[int]) -> str | None:
-        """Says which of them an order names, None where it names none."""
-        if user_id in self.users:
-            return f"user {user_id} is somebody else in this database"
-        other = next((account_id for account_id in account_ids if account_id in self.accounts), None)
-        return None if other is None else f"account {other} is another one in this database"
+    def lacks(self, user_id: int, account_ids: Iterable[int]) -> str | None:
+        """Says what of an order is not recognised, None where all is."""
+        if user_id not in self.users:
+            return f"user {user_id} is not known to be the same in this database"
+        other = next((account_id for account_id in account_ids if account_id not in self.accounts), None)
+        return None if other is None else f"account {other} is not known to be the same in this database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class SortedUsers:
 
     missing: Sequence[KnownUser]
     older: Sequence[KnownUser]
-    strangers: frozenset[int]
+    strangers: Sequence[KnownUser]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class SortedAccounts:
     """Accounts of memory: which are not in the database, which are other ones there."""
 
     missing: Sequence[KnownAccount]
-    strangers: frozenset[int]
+    strangers: Sequence[KnownAccount]
 
 
 def sort_users(known: Sequence[KnownUser], found: Sequence[FoundUser]) -> SortedUsers:
@@ -49,26 +51,33 @@ def sort_users(known: Sequence[KnownUser], found: Sequence[FoundUser]) -> Sorted
     names = {user.username.lower() for user in found}
     free = [user for user in known if user.id not in by_id and user.username.lower() not in names]
     same = [user for user in known if is_user(_identity_of_user(user), by_id.get(user.id))]
+    recognised = {user.id for user in free} | {user.id for user in same}
     return SortedUsers(
         free,
         [user for user in same if by_id[user.id].version < user.version],
-        frozenset({user.id for user in known} - {user.id for user in free} - {user.id for user in same}),
+        [user for user in known if user.id not in recognised],
     )
 
 
 def sort_accounts(
-    known: Sequence[KnownAccount], found: Mapping[int, FoundAccount], strangers: Strangers
+    known: Sequence[KnownAccount], found: Mapping[int, FoundAccount], recognised: Recognised
 ) -> SortedAccounts:
-    """Tells them apart. Those of a stranger are none of memory's. External accounts are what they are called."""
-    owned = [account for account in known if account.user_id is not None]
-    theirs = {account.id for account in owned if account.user_id in strangers.users}
-    missing = [account for account in owned if account.id not in found and account.id not in theirs]
-    others = {
-        account.id
-        for account in owned
-        if account.id in found and not is_account(identity_of(account), found[account.id])
-    }
-    return SortedAccounts(missing, frozenset(theirs | others))
+    """Tells apart accounts that have an owner. Those of somebody who is not recognised are not either."""
+    theirs = [
+        account
+        for account in known
+        if account.user_id in recognised.users and account.currency_id in recognised.currencies
+    ]
+    missing = [account for account in theirs if account.id not in found]
+    same = {account.id for account in theirs if is_account(identity_of(account), found.get(account.id))}
+    same |= {account.id for account in missing}
+    return SortedAccounts(missing, [account for account in known if account.id not in same])
+
+
+def same_currencies(known: Sequence[Currency], found: Sequence[Currency]) -> list[Currency]:
+    """Returns those of the currencies of memory that have the same external and commission accounts there."""
+    there = {(one.id, one.external_account_id, one.commission_account_id) for one in found}
+    return [one for one in known if (one.id, one.external_account_id, one.commission_account_id) in there]
 
 
 def misplaced(entry: Entry, users: Mapping[int, FoundUser], accounts: Mapping[int, FoundAccount]) -> str | None:
@@ -80,8 +89,10 @@ def misplaced(entry: Entry, users: Mapping[int, FoundUser], accounts: Mapping[in
     for account in identities.accounts:
         if not is_account(account, accounts.get(account.id)):
             return f"account {account.id} is not the same in this database"
-    gone = next((account_id for account_id in entry.order.account_ids if account_id not in accounts), None)
-    return None if gone is None else f"account {gone} is not in this database"
+    known = {user.id for user in identities.users}, {account.id for account in identities.accounts}
+    if entry.order.user_id not in known[0] or not known[1].issuperset(entry.order.account_ids):
+        return "it is not known any more whom and what it named"
+    return None
 
 
 def is_user(identity: UserIdentity, found: FoundUser | None) -> bool:

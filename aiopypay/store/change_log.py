@@ -53,8 +53,11 @@ WITH pruned AS (
         WHERE logged_at < now() - INTERVAL '1 day'
     ))
     RETURNING xact_id
+), noted AS (
+    INSERT INTO change_log (xact_id, subject)
+    SELECT xact_id, 'everything' FROM pruned ORDER BY xact_id DESC LIMIT 1
 )
-INSERT INTO change_log (xact_id, subject) SELECT xact_id, 'everything' FROM pruned ORDER BY xact_id DESC LIMIT 1
+SELECT count(*) FROM pruned
 """
 
 
@@ -96,9 +99,10 @@ async def changed_accounts(connection: Connection, seen: str, account_ids: Seque
     return set(account_ids) if None in changed else changed
 
 
-async def prune(connection: Connection, seen: str) -> None:
-    """Drops some of what is older than a day and was visible in the snapshot `seen`."""
-    await fetch(connection, PRUNE, {"seen": seen})
+async def prune(connection: Connection, seen: str) -> int:
+    """Drops some of what is older than a day and was visible in the snapshot `seen`; returns how much."""
+    dropped: int = (await fetch(connection, PRUNE, {"seen": seen}))[0][0]
+    return dropped
 
 
 def _lowest(snapshot: str) -> int:

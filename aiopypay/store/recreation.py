@@ -150,10 +150,13 @@ async def missing_currencies(connection: Connection, currencies: Sequence[Curren
     return [currency for currency in currencies if currency.id not in there]
 
 
-async def put_currencies_back(connection: Connection, currencies: Sequence[Currency]) -> None:
-    """Adds currencies that are not there, with their external accounts."""
+async def put_currencies_back(connection: Connection, currencies: Sequence[Currency]) -> list[Currency]:
+    """Adds currencies that are not there, with their external accounts; returns those whose numbers were free."""
+    added = []
     for currency in currencies:
         parameters = {**msgspec.structs.asdict(currency), "ordinal": -currency.external_account_id}
         if await fetch(connection, INSERT_CURRENCY, parameters):
             external = {"id": currency.external_account_id, "currency_id": currency.id}
             await fetch(connection, INSERT_EXTERNAL_ACCOUNT, external)
+            added.append(currency)
+    return added

@@ -174,8 +174,8 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     # Settling.
     "before COMMIT at settling": lambda countdown: _Booking(settle).wrap(before=countdown.come),
     "after COMMIT at settling": lambda countdown: _Booking(settle).wrap(after=countdown.come),
-    "before entries are marked": _before(settle, "_mark"),
-    "after entries are marked": _after(settle, "_mark"),
+    "before entries are marked": _before(settle, "mark"),
+    "after entries are marked": _after(settle, "mark"),
     "before switching online": _before(deputy.Deputy, "note_online"),
     "in the middle of switching online": _before(mode.ModeSwitch, "online"),
     "after switching online": _after(mode.ModeSwitch, "online"),
