@@ -23,8 +23,14 @@ DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "mi
 ADVISORY_LOCK = 4_117_729_001
 
 CONNECT_SECONDS = 3
-# A migration takes as long as it takes, and waits for those who use what it changes.
-PATIENT = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+# A migration takes as long as it takes, and waits for those who use what it changes. What it changes is logged for the
+# nodes: it is none of theirs.
+PATIENT = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "aiopypay.node": "",
+}
 
 CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS migrations (

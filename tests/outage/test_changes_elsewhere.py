@@ -374,21 +374,25 @@ class TestNode(OfNode):
         self, postgres: PostgresServer, directory: Path, three: list[Holder], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read = elsewhere._read
-        rates: list[list[Decimal]] = []
+        changes: list[asyncio.Task[None]] = []
+
+        async def change_here() -> None:
+            async with node.stand_in.rates.transaction() as changing:
+                assert await change_currency(changing, "USD", None, Decimal("0.07"))
 
         async def and_changed_here(connection: Connection, page: Sequence[Change]) -> Any:
             reading = await read(connection, page)
-            if not rates:
-                rates.append([currency.commission for currency in reading.currencies])
-                async with node.stand_in.rates.transaction() as changing:
-                    assert await change_currency(changing, "USD", None, Decimal("0.07"))
+            if not changes:
+                changes.append(asyncio.create_task(change_here()))
+                await asyncio.sleep(0)
             return reading
 
         async with running(postgres.dsn, directory) as node:
             await node.filled()
             monkeypatch.setattr(elsewhere, "_read", and_changed_here)
             postgres.execute("UPDATE currencies SET commission = 0.5 WHERE id = 'EUR'")
-            await eventually(lambda: bool(rates), KNOWN_SECONDS, "the change is read")
+            await eventually(lambda: bool(changes), KNOWN_SECONDS, "the change is read")
+            await changes[0]
             await eventually(lambda: is_read(node), KNOWN_SECONDS, "it is certain again")
             known = await node.stand_in._node.run(Store.currencies)
         assert [str(currency.commission) for currency in known] == ["0.07", "0.02", "0.5"]

@@ -94,10 +94,11 @@ async def settings_of(dsn: str) -> dict[str, str]:
     database = Database(dsn, connections=1)
     try:
         async with database.reading() as connection:
-            rows = await fetch(connection, "SELECT name, current_setting(name) FROM pg_settings")
+            names = {"names": list(SESSION_SETTINGS)}
+            rows = await fetch(connection, "SELECT name, current_setting(name) FROM unnest(%(names)s) AS name", names)
     finally:
         database.close()
-    return {name: value for name, value in rows if name in SESSION_SETTINGS}
+    return dict(rows)
 
 
 class TestSettings:
@@ -131,7 +132,8 @@ class TestSettings:
         self, empty_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "0001_look.sql").write_text(
-            "CREATE TABLE theirs.seen AS SELECT name, current_setting(name) AS value FROM pg_settings;"
+            "CREATE TABLE theirs.seen AS SELECT name, current_setting(name) AS value "
+            f"FROM unnest(ARRAY{list(SESSION_SETTINGS)}) AS name;"
             "CREATE TABLE found_by_the_path ()"
         )
         monkeypatch.setattr(migrations, "DIRECTORIES", (tmp_path,))
@@ -140,8 +142,7 @@ class TestSettings:
             migrations.apply(make_dsn(empty_postgres.dsn, options="-c search_path=theirs -c array_nulls=off"))
 
         seen = dict(empty_postgres.execute("SELECT name, value FROM theirs.seen"))
-        patient = {"statement_timeout": "0", "lock_timeout": "0"}
-        assert {name: seen[name] for name in SESSION_SETTINGS} == SESSION_SETTINGS | patient
+        assert seen == SESSION_SETTINGS | migrations.PATIENT
         assert empty_postgres.execute("SELECT to_regclass('theirs.found_by_the_path') IS NOT NULL") == [(True,)]
 
     async def test_payments_mean_the_same(self, empty_postgres: PostgresServer, new_service: NewService) -> None:

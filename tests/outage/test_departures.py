@@ -136,6 +136,8 @@ class TestLeaving:
                     await stack.aclose()
 
                     await alone(second)
+                    # One that has followed nobody yet reads all anew.
+                    await second.filled()
                     assert await second.expected(people[1]) == Decimal(160)
                     assert nodes_of(migrated_postgres) == {node_id(second)}
             migrated_postgres.stop()
