@@ -1,18 +1,19 @@
-"""A currency that was made just before the database was lost: accounts in it are known, itself is not."""
+"""A currency that is not known where accounts in it are: as older versions left it that lost the answer to its making."""
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+
+from aiopypay.stand_in.known import SELECT_CURRENCIES
+from aiopypay.stand_in.store import Store
 
 from .caller import Told, account_in, call, pay
 from .load import SUPERUSER_PASSWORD, credentials
 from .proxy import Cut
 from .shop import Shop
 
-# The node learns of the superuser's account, and not of the currency.
-HIDE = "ALTER TABLE currencies RENAME COLUMN description TO hidden"
-SHOW = "ALTER TABLE currencies RENAME COLUMN hidden TO description"
 ACCOUNT = "SELECT id FROM accounts WHERE currency_id = 'XTS' AND user_id = 1"
 
 
@@ -37,12 +38,15 @@ async def half_known(shop: Shop) -> AsyncIterator[HalfKnown]:
     content = {"id": "XTS", "description": "For tests", "commission": "0.01", "decimals": "2"}
     made = await call(shop.service.base_url, "POST", "/currencies", SUPERUSER, content)
     assert (made.status, made.problem) == (503, "commit-in-doubt")
-    shop.postgres.execute(HIDE)
     await shop.is_online()
+    await shop.service.wait_filled()
     await shop.take_database()
+    await shop.service.terminate()
+    _forget_currency(shop.service.data_dir / "stand-in")
+    shop.service.start()
+    await shop.service.wait_ready()
     [(account_id,)] = shop.postgres.execute(ACCOUNT)
     yield HalfKnown(shop, account_id)
-    shop.postgres.execute(SHOW)
     await shop.bring_database()
     await shop.is_online()
 
@@ -67,3 +71,12 @@ async def test_it_is_the_trouble_of_those_who_name_it_alone(half_known: HalfKnow
     answer = await call(shop.service.base_url, "POST", "/api/balances", SUPERUSER, deposit)
     assert (answer.status, answer.problem) == (503, "not-known-here")
     assert (await pay(shop.service.base_url, shop.bert, own, shop.from_id, "1")).status == 202
+
+
+def _forget_currency(directory: Path) -> None:
+    store = Store.open(directory)
+    with store.transaction(durable=True):
+        rows = [row for row in store._rows("currencies", SELECT_CURRENCIES) if row[1] == "XTS"]
+        store._write("DELETE FROM currencies WHERE position = ?", [(row[0],) for row in rows])
+        store._remove("currencies", rows)
+    store.close()

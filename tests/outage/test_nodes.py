@@ -110,6 +110,8 @@ class TestLease:
     async def test_a_clean_stop_hands_it_over(self, nodes: Nodes) -> None:
         await nodes.first.terminate()
         await nodes.second.wait_health(lambda health: bool(health["lease"]), "the other node holds the lease", 5)
+        # One that has followed nobody yet reads all anew.
+        await nodes.second.wait_filled()
         await nodes.without_database()
         nodes.first.start()
         await nodes.first.wait_ready()
