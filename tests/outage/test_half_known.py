@@ -1,4 +1,4 @@
-"""A currency that is not known where accounts in it are: as older versions left it, who lost the answer to making it."""
+"""A currency that is not known where accounts in it are: older versions that lost the answer to its making left that."""
 
 import json
 from collections.abc import AsyncIterator
