@@ -1,4 +1,4 @@
-"""A currency that is not known where accounts in it are: older versions that lost the answer to its making left that."""
+"""A currency that is not known where accounts in it are: older versions left it so."""
 
 import json
 from collections.abc import AsyncIterator
