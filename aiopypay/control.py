@@ -12,11 +12,11 @@ from aiohttp import web
 
 from aiopypay.errors import CommitInDoubt, Problem, StartError
 from aiopypay.representations import json_response
+from aiopypay.stand_in.decisions import DecisionNotAwaited
 from aiopypay.stand_in.lifecycle import DIRECTORY, StandIn
 from aiopypay.stand_in.listing import JournalLine
-from aiopypay.stand_in.moments import Decision
+from aiopypay.stand_in.moments_on_disk import Decision
 from aiopypay.stand_in.records import State
-from aiopypay.stand_in.recovery import DecisionNotAwaited
 from aiopypay.stand_in.rejected import NotAwaited
 from aiopypay.stand_in.restoration_report import Report
 
@@ -98,7 +98,7 @@ async def _decided(work: Awaitable[Report]) -> Decided:
     except DecisionNotAwaited as error:
         return Decided(None, str(error))
     except Problem as problem:
-        return Decided(None, f"The database failed meanwhile: {problem.detail}")
+        return Decided(None, f"{problem.detail} GET /health tells whether what you decided goes on all the same.")
 
 
 async def ask_replay(data_dir: Path) -> Decided | None:

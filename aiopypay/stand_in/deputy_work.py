@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from aiopypay.errors import NotKnownHere
 from aiopypay.stand_in.acceptance import KEYS_COMPLETE, SECONDS_DOWN
 from aiopypay.stand_in.identity import identified
-from aiopypay.stand_in.moments import note_moments, record_moment
+from aiopypay.stand_in.moments_on_disk import note_moments, record_moment
 from aiopypay.stand_in.records import Entry, KnownAccount, KnownUser, Plan
 from aiopypay.stand_in.store import Store, StoreFailed
 from aiopypay.store.accounts import AccountState

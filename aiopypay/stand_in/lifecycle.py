@@ -23,7 +23,8 @@ from aiopypay.stand_in.fill import Fill
 from aiopypay.stand_in.keeper import Keeper
 from aiopypay.stand_in.listing import JournalLine, journal_page
 from aiopypay.stand_in.mode import ModeSwitch
-from aiopypay.stand_in.moments import Decision, Moments
+from aiopypay.stand_in.moments import Moments
+from aiopypay.stand_in.moments_on_disk import Decision
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rates import Rates
 from aiopypay.stand_in.records import State
@@ -141,12 +142,12 @@ class StandIn:
         return await self._node.run(journal_page, state, after_sequence)
 
     async def decide(self, decision: Decision) -> restoration_report.Report:
-        """Takes the operator's decision about a database that was replaced. Raises as `Recovery.decide` does."""
-        return await self._recovery.decide(decision)
+        """Takes the operator's decision about a database that was replaced. Raises as `Decisions.decide` does."""
+        return await self._recovery.decisions.decide(decision)
 
     async def preview(self) -> restoration_report.Report:
-        """Returns what a replay would do. Raises as `Recovery.preview` does."""
-        return await self._recovery.preview()
+        """Returns what a replay would do. Raises as `Decisions.preview` does."""
+        return await self._recovery.decisions.preview()
 
     async def refuse(self, sequence: int, reason: str) -> Refusal:
         """Refuses, with its group, the entry that settling waits for. Raises as `Settlement.refuse` does."""

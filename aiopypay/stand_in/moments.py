@@ -13,23 +13,21 @@ transaction is one whose answer is missing, whether COMMIT was sent or not.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Literal, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 from uuid import uuid4
-
-import msgspec
 
 from aiopypay.database import DEADLINE_SECONDS, Database
 from aiopypay.errors import CommitInDoubt, DiskHangs, OtherMoment, StandInFenced
+from aiopypay.stand_in import moments_on_disk as on_disk
 from aiopypay.stand_in.mode import ModeSwitch
+from aiopypay.stand_in.moments_on_disk import Blocked, Decision, KnownMoments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.pages import last_ids
 from aiopypay.stand_in.store import Store
 from aiopypay.statements import Connection
 from aiopypay.store.moments import Moment, Step, demand, moment_of, replace_moment
 
-MOMENTS = "moments"
-BLOCKED = "blocked"
 # Written by stores of formats 1 and 2.
 LAST_TRANSFER = "last_transfer"
 
@@ -41,42 +39,10 @@ OLDER_DIRECTORY = (
     "this node's data directory is older than what this node has written to the database "
     "(its moment {found}, known here {known}): the directory was put back from a copy"
 )
-VERBS = (
-    "Nothing is booked, accepted or told until you decide. To book again what this node knows and the database lacks: "
-    "python -m aiopypay journal replay (with --dry-run, to see what that would be). To take the database as it is: "
-    "python -m aiopypay journal trust"
-)
 
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
-# To book again what the database lacks, or to take it as it is.
-Decision = Literal["replay", "trust"]
-
-
-class KnownMoments(msgspec.Struct):
-    """What is on disk: the moment of the last COMMIT that was answered, later ones, and the highest count of all."""
-
-    known: Moment | None = None
-    doubts: list[Moment] = []
-    highest: int = 0
-
-
-class Blocked(msgspec.Struct, frozen=True):
-    """Why nothing goes on, and what the operator has decided, which has not come to its end.
-
-    Where the directory is the older one, plans in it are looked up and never booked.
-    """
-
-    reason: str
-    is_directory: bool = False
-    decision: Decision | None = None
-    is_final: bool = True
-
-    @property
-    def told(self) -> str:
-        """The reason, and how to go on: for the operator."""
-        return f"{self.reason}. {VERBS}"
 
 
 class Moments:
@@ -95,7 +61,7 @@ class Moments:
 
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
-        self._on_disk, self.blocked = await self._node.finish(_recall)
+        self._on_disk, self.blocked = await self._node.finish(on_disk.recall)
 
     @property
     def is_first(self) -> bool:
@@ -182,7 +148,7 @@ class Moments:
             raise
         self.answered(step)
         if step.to is not None and not self._node.fenced:
-            self._node.post(_record_answer, step.to)
+            self._node.post(on_disk.record_answer, step.to)
 
     async def look(self, connection: Connection) -> None:
         """Locks the node's moment and compares it, within `checked`. Raises OtherMoment."""
@@ -257,7 +223,7 @@ class Moments:
     async def _write_blocked(self, blocked: Blocked | None) -> None:
         # Where the disk fails, the next start will find out by itself.
         with contextlib.suppress(StandInFenced, DiskHangs):
-            await self._node.run(write_blocked, blocked)
+            await self._node.run(on_disk.write_blocked, blocked)
 
     async def adopt(self, database: Database, decision: Decision) -> None:
         """The operator has decided: what the database holds is known from now on, and replaced at once.
@@ -271,7 +237,7 @@ class Moments:
             found = await moment_of(connection, self._node.node_id)
             to = Moment(max(self._on_disk.highest, found.count if found else 0) + 1, uuid4())
             adopted = KnownMoments(found, [to], to.count)
-            await self._node.run(_adopt, adopted, blocked)
+            await self._node.run(on_disk.adopt, adopted, blocked)
             self._on_disk, self.blocked = adopted, blocked
             await replace_moment(connection, self._step(to))
 
@@ -279,7 +245,7 @@ class Moments:
         """What was decided is done: everything goes on, if the database still is the one. Raises as `writing` does."""
         async with self.writing(database):
             pass
-        await self._node.run(write_blocked, None)
+        await self._node.run(on_disk.write_blocked, None)
         self.blocked, self._others = None, set()
 
     async def note(self, step: Step, note: Callable[[Store], None] | None = None) -> None:
@@ -288,7 +254,7 @@ class Moments:
             self._node.check_may_book()
         else:
             self.noted(step)
-            await self._node.run(_note, list(self._on_disk.doubts), note)
+            await self._node.run(on_disk.note, list(self._on_disk.doubts), note)
 
     @property
     def _known(self) -> list[Moment]:
@@ -297,65 +263,3 @@ class Moments:
 
     def _step(self, to: Moment | None) -> Step:
         return Step(self._node.node_id, self._known, to, self.is_first)
-
-
-def note_moments(store: Store, moments: Iterable[Moment]) -> None:
-    """Keeps, within a transaction of the store, moments that the database may hold."""
-    on_disk = _read(store)
-    on_disk.doubts += moments
-    _write(store, on_disk)
-
-
-def record_moment(store: Store, moment: Moment) -> None:
-    """Keeps, within a transaction of the store, that this moment's COMMIT was answered."""
-    on_disk = _read(store)
-    if on_disk.known is None or on_disk.known.count < moment.count:
-        on_disk.known = moment
-        on_disk.doubts = [doubt for doubt in on_disk.doubts if doubt.count > moment.count]
-        _write(store, on_disk)
-
-
-def write_blocked(store: Store, blocked: Blocked | None) -> None:
-    """Keeps why nothing goes on, or that it does."""
-    with store.transaction(durable=True):
-        _write_blocked(store, blocked)
-
-
-def _write_blocked(store: Store, blocked: Blocked | None) -> None:
-    store.set_setting(BLOCKED, "" if blocked is None else msgspec.json.encode(blocked).decode())
-
-
-def _recall(store: Store) -> tuple[KnownMoments, Blocked | None]:
-    blocked = store.setting(BLOCKED)
-    return _read(store), msgspec.json.decode(blocked, type=Blocked) if blocked else None
-
-
-def _adopt(store: Store, adopted: KnownMoments, blocked: Blocked) -> None:
-    with store.transaction(durable=True):
-        _write(store, adopted)
-        _write_blocked(store, blocked)
-
-
-def _note(store: Store, doubts: list[Moment], note: Callable[[Store], None] | None) -> None:
-    with store.transaction(durable=True):
-        on_disk = _read(store)
-        on_disk.doubts = doubts
-        _write(store, on_disk)
-        if note is not None:
-            note(store)
-
-
-def _record_answer(store: Store, moment: Moment) -> None:
-    with store.transaction(durable=False):
-        record_moment(store, moment)
-
-
-def _read(store: Store) -> KnownMoments:
-    text = store.setting(MOMENTS)
-    return msgspec.json.decode(text, type=KnownMoments) if text else KnownMoments()
-
-
-def _write(store: Store, on_disk: KnownMoments) -> None:
-    counts = [moment.count for moment in [*filter(None, [on_disk.known]), *on_disk.doubts]]
-    on_disk.highest = max(on_disk.highest, *counts, 0)
-    store.set_setting(MOMENTS, msgspec.json.encode(on_disk).decode())

@@ -15,22 +15,19 @@ from aiopypay.errors import (
     DatabaseUnavailable,
     DatabaseUnfit,
     DiskHangs,
-    OtherMoment,
     Problem,
     StandInFenced,
     StartError,
     StatementRejected,
 )
 from aiopypay.stand_in.changes import UserChanges
+from aiopypay.stand_in.decisions import Decisions
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.identity import trouble_with
 from aiopypay.stand_in.mode import Mode, ModeSwitch
-from aiopypay.stand_in.moments import VERBS, Decision
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rejected import NotAwaited, Refusal
-from aiopypay.stand_in.restoration import Restoration
-from aiopypay.stand_in.restoration_report import Report
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
 from aiopypay.store.installation import beat
@@ -45,10 +42,6 @@ NOTE_SECONDS = 60.0
 READ_ONLY = "25006"
 
 logger = logging.getLogger(__name__)
-
-
-class DecisionNotAwaited(Exception):
-    """There is nothing to decide, or it cannot be done now; the message says why."""
 
 
 class Recovery:
@@ -76,9 +69,9 @@ class Recovery:
         self._elsewhere = elsewhere
         self._keep_days = keep_days
         self._settlement = Settlement(self._database, node, deputy.moments, elsewhere)
-        # One look or decision at a time, which nothing disturbs.
-        self._deciding = asyncio.Lock()
-        self._decided: asyncio.Future[Report] | None = None
+        self.decisions = Decisions(
+            self._database, node, deputy, elsewhere, is_ready=self._is_ready, wait_for=self._wait_for
+        )
         self._away_noted_at = time.monotonic()
         self._refused = asyncio.Event()
         self.waits_for: str | None = None
@@ -99,7 +92,7 @@ class Recovery:
             self._database.renew(first=self._switch.servers.get(self._database_url))
             while not await self._is_back():
                 # Nor may one that does not do keep the probe from those that would; but what is decided about stays.
-                if not self._deciding.locked() and not self._deputy.moments.is_final:
+                if not self.decisions.is_under_way and not self._deputy.moments.is_final:
                     self._database.renew()
                 await self._sleep(PROBE_SECONDS)
             self._switch.settling()
@@ -119,80 +112,18 @@ class Recovery:
         """Closes the connection."""
         self._database.close()
 
-    async def decide(self, decision: Decision) -> Report:
-        """The operator's decision about a database, or a directory, that is an older one; returns once it is done.
-
-        A replay that cannot be carried out may be overruled. Raises DecisionNotAwaited, and what `Moments.adopt`
-        raises: it may be tried again then.
-        """
-        blocked = self._deputy.moments.blocked
-        if blocked is None:
-            raise DecisionNotAwaited("Nothing waits for a decision (GET /health says what this node waits for).")
-        if self._deciding.locked() or blocked.decision == decision:
-            raise DecisionNotAwaited("That is under way; GET /health and the log tell how far it has come.")
-        async with self._deciding:
-            await self._require_ready()
-            await self._deputy.moments.adopt(self._database, decision)
-            self._decided = asyncio.get_running_loop().create_future()
-        return await self._decided
-
-    async def preview(self) -> Report:
-        """Returns what a replay would do. Raises as `decide` does."""
-        blocked = self._deputy.moments.blocked
-        if blocked is None:
-            raise DecisionNotAwaited("The database holds all that this node has written to it: nothing is to replay.")
-        if self._deciding.locked() or blocked.decision is not None:
-            raise DecisionNotAwaited("A decision is taken, or looked at, already.")
-        async with self._deciding:
-            await self._require_ready()
-            return await self._restoration(writes=False).preview()
-
-    def _restoration(self, *, writes: bool) -> Restoration:
-        return Restoration(self._database, self._node, self._deputy, self._elsewhere, writes=writes)
-
-    async def _require_ready(self) -> None:
-        if not await self._is_ready():
-            self._database.renew()
-            raise DecisionNotAwaited(f"The database is not ready: {self.waits_for or 'it does not answer'}.")
-
     async def _is_back(self) -> bool:
         moments = self._deputy.moments
         if moments.blocked is not None and moments.blocked.decision is None:
             self._wait_for(moments.blocked.told)
             if moments.is_final:
                 return False
-        if self._deciding.locked() or not await self._is_ready():
+        if self.decisions.is_under_way or not await self._is_ready():
             return False
-        if moments.blocked is not None and moments.blocked.decision is not None:
-            async with self._deciding:
-                return await self._carry_out()
+        if self.decisions.is_taken:
+            return await self.decisions.carry_out()
         # A decision may have been taken meanwhile, which is to be carried out first.
         return await self._is_as_it_was_left() and moments.blocked is None
-
-    async def _carry_out(self) -> bool:
-        """What the operator has decided; after a restart too. Whatever fails, the operator may decide otherwise."""
-        try:
-            report = await self._restoration(writes=True).carry_out()
-        except OtherMoment:
-            self._tell_decided(DecisionNotAwaited("The database was replaced once more: decide again."))
-            return False
-        except Problem as problem:
-            self._wait_for(f"what was decided is not done yet: {problem.detail}")
-            return False
-        except Exception:
-            logger.exception("What was decided cannot be carried out")
-            self._wait_for("what was decided cannot be carried out; see the log, or decide otherwise: " + VERBS)
-            return False
-        self._tell_decided(report)
-        return True
-
-    def _tell_decided(self, outcome: Report | DecisionNotAwaited) -> None:
-        if self._decided is None or self._decided.done():
-            return
-        if isinstance(outcome, Report):
-            self._decided.set_result(outcome)
-        else:
-            self._decided.set_exception(outcome)
 
     async def _is_ready(self) -> bool:
         """Tells whether the database answers, can be written, is the one this node belongs to, and is migrated."""

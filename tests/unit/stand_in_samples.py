@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from aiopypay.ledger import Currency, Transfer, TransferOrder
 from aiopypay.stand_in import opening
-from aiopypay.stand_in.moments import MOMENTS, note_moments, record_moment
+from aiopypay.stand_in.moments_on_disk import MOMENTS, note_moments, record_moment
 from aiopypay.stand_in.records import AccountIdentity, Entry, Identities, KnownAccount, KnownUser, Plan, UserIdentity
 from aiopypay.stand_in.store import Store
 from aiopypay.store.moments import Moment
