@@ -70,22 +70,24 @@ class Effects:
             for entry in entries:
                 for transfer in entry.transfers:
                     amount = sign * transfer.amount
-                    held = amount if entry.held else _ZERO
-                    self._change(transfer.from_account_id, Sums(-amount, amount, _ZERO, held))
-                    self._change(transfer.to_account_id, Sums(amount, _ZERO, held, _ZERO))
+                    self._debit(transfer.from_account_id, amount, is_held=entry.held)
+                    self._credit(transfer.to_account_id, amount, is_held=entry.held)
 
-    def _change(self, account_id: int, change: Sums) -> None:
+    def _debit(self, account_id: int, amount: Decimal, *, is_held: bool) -> None:
+        sums = self._of(account_id)
+        held = sums.held_debit + amount if is_held else sums.held_debit
+        self._set(account_id, Sums(sums.change - amount, sums.debit + amount, sums.held_credit, held))
+
+    def _credit(self, account_id: int, amount: Decimal, *, is_held: bool) -> None:
+        sums = self._of(account_id)
+        held = sums.held_credit + amount if is_held else sums.held_credit
+        self._set(account_id, Sums(sums.change + amount, sums.debit, held, sums.held_debit))
+
+    def _of(self, account_id: int) -> Sums:
+        """Returns what is to be changed, kept as it was for an undo."""
         sums = self._sums.get(account_id, _NONE)
         self._before.setdefault(account_id, sums)
-        self._set(
-            account_id,
-            Sums(
-                sums.change + change.change,
-                sums.debit + change.debit,
-                sums.held_credit + change.held_credit,
-                sums.held_debit + change.held_debit,
-            ),
-        )
+        return sums
 
     def _set(self, account_id: int, sums: Sums) -> None:
         if sums == _NONE:
