@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
+
 from aiopypay.database import DEADLINE_SECONDS, Database
 from aiopypay.errors import DuplicateOrder, Problem, StatementRejected, UnknownAccount
 from aiopypay.stand_in.elsewhere import ChangesElsewhere
@@ -83,7 +85,12 @@ class Settlement:
             if awaited is None or not awaited.is_refusable or sequence not in awaited.sequences:
                 raise NotAwaited(f"Settling does not wait for entry {sequence}; /health says what it waits for.")
             entries = await self._node.run(pending_of, awaited.sequences)
-            settled = await self._refuse(entries, f"refused by the operator: {reason}")
+            told = f"refused by the operator: {reason}"
+            try:
+                settled = await self._refuse(entries, told)
+            except StatementRejected:
+                # Another order has the key, of which the id says as much: without it there is nothing left to reject.
+                settled = await self._refuse(entries, told, keyed=False)
             self.rejected = None
         return Refusal(
             refused=[entry.sequence for entry in entries if entry.entry.order.id in settled.refused],
@@ -112,14 +119,15 @@ class Settlement:
             self.rejected = Rejected(tuple(entry.sequence for entry in entries), rejected.sqlstate)
             raise SettlingStopped(self.rejected.told()) from rejected
 
-    async def _refuse(self, entries: Sequence[JournalEntry], reason: str) -> Settled:
+    async def _refuse(self, entries: Sequence[JournalEntry], reason: str, *, keyed: bool = True) -> Settled:
         """Refuses what of these is not known. That is looked up once all accounts that they name are locked."""
         orders = [entry.entry.order for entry in entries]
         async with self._step(len(entries)) as (connection, step):
             known = (await judge_orders(connection, orders, step)).known
             reasons = {order.id: reason for order in orders if order.id not in known}
             await replace_moment(connection, step)
-            await record_refusals(connection, orders, reasons)
+            written = orders if keyed else [msgspec.structs.replace(order, idempotency_key=None) for order in orders]
+            await record_refusals(connection, written, reasons)
             decided = await find_orders(connection, list(reasons))
             accounts = await account_states(connection, _touched(entries))
         posted, refused = known_outcomes(orders, known)
