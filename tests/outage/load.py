@@ -195,7 +195,7 @@ class Load:
             while payment.outcome is None:
                 answer, _ = await ask(session, "GET", url=self._base_url + path, headers=payment.payer.headers)
                 # 403: made active in SQL a moment ago, which is known without the database within 2 s.
-                assert answer.status in (None, 200, 401, 403, 503), f"{path} was answered {answer.status}: {answer.body}"
+                assert answer.status in (None, 200, 401, 403, 503), f"{path}: {answer.status}, {answer.body}"
                 if answer.status == 200 and answer.body["status"] != "pending":
                     payment.outcome = answer.body
                     break
