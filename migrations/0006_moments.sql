@@ -1,6 +1,6 @@
 -- A row a node: how many writing transactions of it this database holds, and a random token that the last one wrote.
--- Each writing transaction of a node demands, under the row's lock, the token that the node knows, and replaces it: so a
--- database restored from an older backup, a standby that lagged and was promoted, or a node's data directory put back
+-- Each writing transaction of a node demands, under the row's lock, the token that the node knows, and replaces it: so
+-- a database restored from an older backup, a standby that lagged and was promoted, or a node's data directory put back
 -- from a copy is noticed before anything is booked. The row stays when its node is forgotten or stopped.
 CREATE TABLE moments (
     node_id UUID PRIMARY KEY,
