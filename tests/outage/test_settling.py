@@ -113,7 +113,7 @@ class TestRefusals:
         await shop.take_database()
         await shop.accepted("1", comment=TRAP)
         behind = await shop.accepted("2")
-        assert "does not wait for entry 1" in await self._not_granted(shop, "1")
+        assert "Nothing is settled at this moment" in await self._not_granted(shop, "1")
         shop.postgres.execute(SET_TRAP.format(sqlstate="23514"))
         await shop.bring_database()
         await shop.waits_for("23514")
