@@ -20,7 +20,6 @@ from aiopypay.stand_in.records import State
 from aiopypay.stand_in.store import Store
 from aiopypay.store import installation
 
-STATES = ["pending", "posted", "refused", "unplaced"]
 UNPLACED = (
     "unplaced  {order.order_id}  user {order.user_id}  {order.from_account_id} -> {order.to_account_id}  "
     "{order.amount}  {order.reason}"

@@ -83,6 +83,11 @@ async def unread(node: NodeHere) -> bool:
     return await node.stand_in._node.run(lambda store: bool(store.changed()))
 
 
+async def _not_now(*_: object) -> bool:
+    """Reads nothing of what was seen changed."""
+    return False
+
+
 class TestService:
     async def test_it_knows_all_that_psql_has_changed_two_seconds_before(self, shop: Shop) -> None:
         carl = credentials("carl", "carl's password")
@@ -281,13 +286,10 @@ class TestNode(OfNode):
         """Nor after a restart without the database. Others go on paying."""
         anna, bert, carl = three
 
-        async def not_now(*_: object) -> bool:
-            return False
-
         async with running(postgres.dsn, directory, killed=True) as node:
             await node.filled()
             with monkeypatch.context() as patch:
-                patch.setattr(ChangesElsewhere, "_read_some", not_now)
+                patch.setattr(ChangesElsewhere, "_read_some", _not_now)
                 postgres.execute("UPDATE accounts SET amount = 0 WHERE id = %s", anna.account)
                 postgres.execute(DEACTIVATE, carl.user_id)
                 unread_changes = ("accounts", anna.account), ("users", carl.user_id)
@@ -326,13 +328,10 @@ class TestNode(OfNode):
     ) -> None:
         anna, bert, _ = three
 
-        async def not_now(*_: object) -> bool:
-            return False
-
         async with running(postgres.dsn, directory) as node:
             await node.filled()
             with monkeypatch.context() as patch:
-                patch.setattr(ChangesElsewhere, "_read_some", not_now)
+                patch.setattr(ChangesElsewhere, "_read_some", _not_now)
                 postgres.execute("UPDATE currencies SET commission = 0.5 WHERE id = 'USD'")
                 await eventually(lambda: unread(node), KNOWN_SECONDS, "the change is seen")
                 await asyncio.to_thread(postgres.stop)

@@ -4,7 +4,7 @@ What synchronous replication promises is a condition of it: what the primary has
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from psycopg2.extensions import make_dsn
@@ -54,15 +54,20 @@ async def _finish(site: Site, pair: Pair) -> None:
     await site.finish()
 
 
+async def _fails_over(site: Site, pair: Pair, lose: Callable[[], None]) -> None:
+    """Loses the primary under load and promotes the standby: paid before, meanwhile and after."""
+    await site.paid(200)
+    await asyncio.to_thread(lose)
+    await site.paid(202)
+    await asyncio.to_thread(pair.fail_over)
+    await site.service.wait_mode("online")
+    await site.paid(200)
+
+
 @standby_first
 async def test_the_primary_is_killed(pair: Pair, site: Site) -> None:
     async with site.load.running():
-        await site.paid(200)
-        await asyncio.to_thread(pair.old.kill)
-        await site.paid(202)
-        await asyncio.to_thread(pair.fail_over)
-        await site.service.wait_mode("online")
-        await site.paid(200)
+        await _fails_over(site, pair, pair.old.kill)
     await _finish(site, pair)
 
 
@@ -70,12 +75,7 @@ async def test_the_primary_is_killed(pair: Pair, site: Site) -> None:
 async def test_the_primary_is_frozen_and_goes_on_later(pair: Pair, site: Site) -> None:
     """It then takes writes by itself, as one does that nobody stops: nothing of the service's is ever among them."""
     async with site.load.running():
-        await site.paid(200)
-        await asyncio.to_thread(pair.old.freeze)
-        await site.paid(202)
-        await asyncio.to_thread(pair.fail_over)
-        await site.service.wait_mode("online")
-        await site.paid(200)
+        await _fails_over(site, pair, pair.old.freeze)
         # What is outstanding is looked for where it can be applied, too.
         assert "Nothing to apply" in await site.service.operate("migrate")
         await asyncio.to_thread(pair.let_old_go_on)
@@ -91,12 +91,7 @@ async def test_the_primary_is_frozen_and_goes_on_later(pair: Pair, site: Site) -
 async def test_a_start_passes_over_the_old_primary_that_answers_first(pair: Pair, site: Site) -> None:
     """Nobody stopped it, and it stands first in the URL: it holds an older moment, and its standby the right one."""
     async with site.load.running():
-        await site.paid(200)
-        await asyncio.to_thread(pair.old.freeze)
-        await site.paid(202)
-        await asyncio.to_thread(pair.fail_over)
-        await site.service.wait_mode("online")
-        await site.paid(200)
+        await _fails_over(site, pair, pair.old.freeze)
         site.service.kill()
         await asyncio.to_thread(pair.let_old_go_on)
         before = _transfers(pair.old)
