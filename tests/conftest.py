@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outage-rounds", type=int, default=None, metavar="N", help="rounds of each outage test")
     parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
     parser.addoption("--schemathesis-seed", type=int, default=None, metavar="N", help="repeats a run of schemathesis")
+    parser.addoption("--schemathesis-examples", type=int, default=None, metavar="N", help="requests of each kind")
 
 
 Result = TypeVar("Result")

@@ -124,12 +124,12 @@ async def pay_at_random(callers: list[Caller], dice: random.Random, number: int,
     return seen
 
 
-async def test_ten_thousand_random_transfers_leave_the_books_in_balance(service: Service, seed: int) -> None:
+async def test_three_thousand_random_transfers_leave_the_books_in_balance(service: Service, seed: int) -> None:
     # One by one: their deposits keep the event loop, and with it the service, waiting.
     callers = [await funded(service, "500", "500", "500") for _ in range(50)]
-    seen = await pay_at_random(callers, random.Random(seed), number=10_000, workers=100)
-    assert seen.total() == 10_000
-    assert seen[200] > 1_000
+    seen = await pay_at_random(callers, random.Random(seed), number=3_000, workers=100)
+    assert seen.total() == 3_000
+    assert seen[200] > 500
     assert seen[402] > 0
     assert booked_payments(service) == seen[200]
     ledger.assert_ledger_balances(service.database_url)

@@ -34,10 +34,10 @@ def a_deposit(alice: Caller, _: Caller) -> Document:
     return {"user_id": alice.id, "value": "420.69"}
 
 
-# Operation, its body, the status to see, and the dollars of the payer afterwards (of 100).
+# How to authorize, operation, its body, the status to see, and the dollars of the payer afterwards (of 100).
 TRIALS = [
-    ("transfers", "post_transfer", a_transfer, 200, Decimal("89.39")),
-    ("balances", "post_balance", a_deposit, 201, Decimal("520.69")),
+    ("basic", "transfers", "post_transfer", a_transfer, 200, Decimal("89.39")),
+    ("token", "balances", "post_balance", a_deposit, 201, Decimal("520.69")),
 ]
 
 
@@ -120,8 +120,7 @@ class Page:
         return {url.netloc for url in urls if url.scheme in ("http", "https")}
 
 
-@pytest.mark.parametrize("scheme", ["basic", "token"])
-@pytest.mark.parametrize(("tag", "operation", "body", "status", "left"), TRIALS)
+@pytest.mark.parametrize(("scheme", "tag", "operation", "body", "status", "left"), TRIALS)
 async def test_a_person_authorizes_and_tries_it_out(
     service: Service,
     chromium: webdriver.Chrome,
