@@ -269,7 +269,8 @@ async def test_amounts_are_strings_where_they_are_preferred_so(
         assert answer.headers["Preference-Applied"] == "money=string"
         detail = answer.ok(status)["detail"]
         assert (detail["value"], detail["balance"]) == (f"{Decimal(value):.2f}", "91.40")
-    assert [row["amount"] for row in (await anna.get(f"/users/{anna.id}/accounts", headers=strings)).ok()][0] == "91.40"
+    accounts = (await anna.get(f"/users/{anna.id}/accounts", headers=strings)).ok()
+    assert [account["amount"] for account in accounts] == ["91.40", "0.00", "0.00"]
     state = await anna.get(pending.headers["Location"], headers=strings)
     assert [transfer["amount"] for transfer in state.ok()["transfers"]] == ["10.00", "0.10"]
 
