@@ -89,6 +89,9 @@ def _is_preflight(request: web.Request, listed: Collection[str]) -> bool:
 
 def _check(request: web.Request, listed: Collection[str], trusted: Sequence[Network]) -> None:
     headers = request.headers
+    if "Origin" not in headers and "Sec-Fetch-Site" not in headers:
+        # No browser.
+        return
     origins = headers.getall("Origin", ())
     if len(origins) == 1 and origins[0] in listed:
         return
