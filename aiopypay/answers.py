@@ -63,7 +63,7 @@ class Traits:
 
 
 LOCATION = Header("Location", "The order.", {"type": "string", "format": "uri-reference"})
-NEXT_PAGE = Header("Link", 'The next page (`rel="next"`), where there is one.', required=False)
+NEXT_PAGE = Header("Link", 'The URL of the next page (`rel="next"`), where there is one.', required=False)
 
 
 def answers(

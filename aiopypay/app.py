@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from aiopypay import handlers
+from aiopypay import cross_site, handlers
 from aiopypay.auth import AUTHENTICATOR
 from aiopypay.authenticator import Authenticator
 from aiopypay.control import control_server
@@ -69,11 +69,15 @@ def create_app(settings: Settings) -> web.Application:
     """
     if settings.database_url is None:
         raise StartError("no database: set DATABASE_URL, for example postgresql://user@127.0.0.1/aiopypay")
-    app = web.Application(middlewares=[count, problem_json], client_max_size=BODY_BYTES_MAX)
+    origins = frozenset(settings.cors_origins)
+    guard = cross_site.guard(origins, settings.trusted_proxies)
+    app = web.Application(middlewares=[count, problem_json, guard], client_max_size=BODY_BYTES_MAX)
     app[handlers.SETTINGS] = settings
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
     app.on_response_prepare.append(set_headers)
+    if origins:
+        app.on_response_prepare.append(cross_site.tell(origins))
     for module in ROUTES:
         app.add_routes(module.routes)
     app[documentation.DOCUMENT] = encoded(document(app.router))

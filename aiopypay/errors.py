@@ -122,6 +122,12 @@ class UserDeactivated(Forbidden):
     slug, title = "user-deactivated", "User deactivated"
 
 
+class CrossSite(Forbidden):
+    """A page of another site has asked a browser for this. Nothing was done."""
+
+    slug, title = "cross-site", "Another site's page"
+
+
 class NotFound(Problem):
     """There is nothing under this address."""
 

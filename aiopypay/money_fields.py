@@ -16,7 +16,8 @@ parse_amount = takes(
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": int(money.MAX_AMOUNT),
-        "description": "An amount in the major unit of the currency, with at most the currency's decimals.",
+        "description": "An amount in the major unit of the currency, with at most the currency's decimals. A string of "
+        "its digits is taken alike.",
         "examples": [Decimal("10.50")],
     },
     digits=f"^{_ABOVE_0}$",
@@ -28,7 +29,8 @@ parse_value = takes(
         "minimum": -int(money.MAX_AMOUNT),
         "maximum": int(money.MAX_AMOUNT),
         "not": {"const": 0},
-        "description": "An amount with a sign: above 0 it is deposited, below 0 withdrawn.",
+        "description": "An amount with a sign: above 0 it is deposited, below 0 withdrawn. A string of its digits is "
+        "taken alike.",
         "examples": [Decimal("420.69")],
     },
     digits=f"^-?{_ABOVE_0}$",

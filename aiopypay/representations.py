@@ -1,4 +1,4 @@
-"""The JSON of the contract: one struct a body. Amounts are numbers with the currency's decimals."""
+"""The JSON of the contract: one struct a body. Amounts are numbers with the currency's decimals, or strings of them."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from aiopypay.money import in_decimals
+from aiopypay.preferences import prefers
 from aiopypay.store.accounts import AccountRow, CurrencyRow
 from aiopypay.store.orders import OrderRecord
 from aiopypay.store.transfers import TransferRow
@@ -19,6 +20,7 @@ PROCESSED_OFFLINE = (
 )
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_STRING_ENCODER = msgspec.json.Encoder(decimal_format="string")
 
 # What the OpenAPI document shows of them.
 Time = Annotated[datetime, msgspec.Meta(tz=True, examples=["2026-05-01T12:00:00Z"])]
@@ -121,7 +123,29 @@ def encode_json(body: Any) -> bytes:
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Returns a JSON response of structs, lists and dictionaries."""
-    content = encode_json(body)
+    return _response(encode_json(body), status, headers)
+
+
+def money_response(
+    request: web.BaseRequest, body: Any, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Returns a JSON response of a body that tells amounts.
+
+    With `Prefer: money=string` they are strings of the same digits: JavaScript's numbers lose those beyond 2^53. A
+    currency's commission is a rate, not an amount, and stays a number. `Vary` stands only where a preference was sent,
+    for no answer is ever stored.
+    """
+    if "Prefer" not in request.headers:
+        return _response(_ENCODER.encode(body), status, headers)
+    wants_strings = prefers(request, "money", "string")
+    response = _response((_STRING_ENCODER if wants_strings else _ENCODER).encode(body), status, headers)
+    response.headers.add("Vary", "Prefer")
+    if wants_strings:
+        response.headers["Preference-Applied"] = "money=string"
+    return response
+
+
+def _response(content: bytes, status: int, headers: dict[str, str] | None) -> web.Response:
     return web.Response(body=content, status=status, headers=headers, content_type="application/json", charset="utf-8")
 
 

@@ -25,6 +25,9 @@ Network = IPv4Network | IPv6Network
 AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 CURRENCY_ID = re.compile(r"[A-Z]{3}")
 HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+# As a browser sends it: in lower case, without the usual port, nothing behind.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+USUAL_PORT = re.compile(r"http://.*:80$|https://.*:443$")
 WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 ENV_FILE = ".env"
@@ -72,6 +75,7 @@ class Settings:
     token_minutes: int = 15
     registrations_per_minute: int = 600
     trusted_proxies: tuple[Network, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     offline: OfflineSettings = field(default_factory=OfflineSettings)
 
     @classmethod
@@ -93,6 +97,7 @@ class Settings:
             token_minutes=_number(values, "APP_TOKEN_MINUTES", 15, 1, 525_600),
             registrations_per_minute=_number(values, "APP_REGISTRATIONS_PER_MINUTE", 600, 1, WHOLE_NUMBER_MAX),
             trusted_proxies=_trusted_proxies(values),
+            cors_origins=_cors_origins(values),
             offline=_offline(values),
         )
 
@@ -251,6 +256,16 @@ def _trusted_proxies(values: Mapping[str, str]) -> tuple[Network, ...]:
             problem = f"has {_shown(item)}, which is neither an address nor a network"
             raise SettingsError(name, problem, "127.0.0.1,10.0.0.0/8") from None
     return tuple(networks)
+
+
+def _cors_origins(values: Mapping[str, str]) -> tuple[str, ...]:
+    name = "APP_CORS_ORIGINS"
+    origins = tuple(item.strip() for item in values[name].split(",")) if name in values else ()
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin) or USUAL_PORT.match(origin):
+            problem = f"has {_shown(origin)}, which is no origin as browsers send it (in lower case, nothing behind it)"
+            raise SettingsError(name, problem, "https://shop.example,http://localhost:3000")
+    return origins
 
 
 def _signup_credit(values: Mapping[str, str]) -> Mapping[str, Decimal]:

@@ -12,7 +12,7 @@ from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, UnknownCu
 from aiopypay.forms import form_data
 from aiopypay.handlers import ACCOUNTS, STAND_IN, read
 from aiopypay.idempotency import fingerprint, idempotency_key, ids_of_places, order_id
-from aiopypay.representations import AccountBody, account_body, json_response
+from aiopypay.representations import AccountBody, account_body, money_response
 from aiopypay.stand_in import reading
 from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountRow, account_opened_by, accounts_of_user, open_account
@@ -45,7 +45,7 @@ async def list_accounts(request: web.Request, user: User) -> web.Response:
         lambda connection: accounts_of_user(connection, user.id),
         lambda store: reading.accounts_of_user(store, user.id),
     )
-    return json_response([account_body(row) for row in rows])
+    return money_response(request, [account_body(row) for row in rows])
 
 
 @routes.get("/accounts/{account_id:[0-9]+}")
@@ -59,7 +59,7 @@ async def get_account(request: web.Request, user: User) -> web.Response:
         raise NotFound("There is no such account")
     if row.user_id != user.id:
         raise Forbidden("This account belongs to another user")
-    return json_response(account_body(row))
+    return money_response(request, account_body(row))
 
 
 @routes.post("/users/{user_id:[0-9]+}/accounts/{currency_id:[A-Z]{3}}")
@@ -75,7 +75,7 @@ async def post_account(request: web.Request, user: User, _: NoForm) -> web.Respo
             opened = _known(await open_account(connection, user.id, currency_id, None), currency_id)
         else:
             opened = await _open_once(connection, user, currency_id, key)
-    return json_response(account_body(opened))
+    return money_response(request, account_body(opened))
 
 
 async def _open_once(connection: Connection, user: User, currency_id: str, key: str) -> AccountRow:

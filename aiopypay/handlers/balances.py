@@ -19,7 +19,7 @@ from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.ledger import NOBODY, TransferOrder
 from aiopypay.money import in_decimals
 from aiopypay.money_fields import parse_value
-from aiopypay.representations import PROCESSED_OFFLINE, Time, json_response
+from aiopypay.representations import PROCESSED_OFFLINE, Time, money_response
 from aiopypay.stand_in import reading
 from aiopypay.stand_in.records import Entry
 from aiopypay.store.accounts import AccountRow
@@ -91,7 +91,7 @@ async def get_my_balance(request: web.Request, user: User) -> web.Response:
     found = await _find(request, user.id, None)
     if found is None:
         raise NotFound(f"You have no account in {request.app[SETTINGS].base_currency}")
-    return json_response(_balance_body(found.account))
+    return money_response(request, _balance_body(found.account))
 
 
 @routes.post("/api/balances")
@@ -124,10 +124,10 @@ async def post_balance(request: web.Request, user: User, form: BalanceForm) -> w
         if not refusal.is_offline:
             raise
         detail = _offline_detail(form, refusal.balance, found.account.decimals, refusal.detail)
-        return json_response(OfflineRefusalBody(detail), status=402)
+        return money_response(request, OfflineRefusalBody(detail), status=402)
     if isinstance(answer, OrderRecord):
-        return _booked(user, found, answer)
-    return _pending(user, form, answer)
+        return _booked(request, user, found, answer)
+    return _pending(request, user, form, answer)
 
 
 def _balance_body(row: AccountRow) -> BalanceBody:
@@ -175,17 +175,17 @@ def _order(form: BalanceForm, caller_id: int, found: BalanceAccount, key: str | 
     )
 
 
-def _booked(user: User, found: BalanceAccount, record: OrderRecord) -> web.Response:
+def _booked(request: web.Request, user: User, found: BalanceAccount, record: OrderRecord) -> web.Response:
     """The balance right after the order, also where this is a retry and it has changed since."""
     assert record.balance is not None  # noqa: S101 - an order that moved money has one
     then = replace(found.account, amount=record.balance, updated_at=record.posted_at)
-    return json_response(_balance_body(then), status=201, headers=_location(user, record))
+    return money_response(request, _balance_body(then), status=201, headers=_location(user, record))
 
 
-def _pending(user: User, form: BalanceForm, entry: Entry) -> web.Response:
+def _pending(request: web.Request, user: User, form: BalanceForm, entry: Entry) -> web.Response:
     detail = _offline_detail(form, entry.balance, entry.decimals, PROCESSED_OFFLINE)
     body = OfflineBalanceBody(detail, entry.order.id)
-    return json_response(body, status=201, headers=_location(user, entry.order))
+    return money_response(request, body, status=201, headers=_location(user, entry.order))
 
 
 def _offline_detail(form: BalanceForm, balance: Decimal, decimals: int, message: str) -> OfflineBalanceDetail:

@@ -32,7 +32,7 @@ from aiopypay.forms import query_string
 from aiopypay.handlers import GROUP_COMMIT
 from aiopypay.idempotency import idempotency_key
 from aiopypay.middlewares import REQUEST_ID
-from aiopypay.representations import PendingBody, ReceiptBody, json_response, pending_body, receipt_body
+from aiopypay.representations import PendingBody, ReceiptBody, money_response, pending_body, receipt_body
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.reading import record_of
 from aiopypay.store.orders import OrderRecord
@@ -62,7 +62,7 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     placed = placed_of(bulk)
     unit = unit_of(bulk, placed, user.id, idempotency_key(request))
     told = answers_of(bulk, placed, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])
-    return json_response([_result(answer, request[REQUEST_ID]) for answer in told])
+    return money_response(request, [_result(answer, request[REQUEST_ID]) for answer in told])
 
 
 def _result(answer: Answer, request_id: str) -> ReceiptBody | PendingBody | dict[str, str | int | None]:

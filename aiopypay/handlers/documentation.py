@@ -1,11 +1,12 @@
 """What the service says of itself: the OpenAPI document, and Swagger UI from files of ours. No database is asked."""
 
+import re
 from importlib.resources import files
 from typing import Any
 
 from aiohttp import web
 
-from aiopypay.answers import answers
+from aiopypay.answers import Header, answers
 
 routes = web.RouteTableDef()
 
@@ -26,12 +27,21 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
+_NO_QUALITY = re.compile(r"\bq=0(?:\.0*)?(?:\s|;|$)")
 _FOLDER = files("aiopypay.openapi")
 _PAGE = (_FOLDER / "page" / "index.html").read_bytes()
 _START = (_FOLDER / "page" / "start.js").read_bytes()
 _BUNDLE = (_FOLDER / "swagger_ui" / "swagger-ui-bundle.js").read_bytes()
 _STYLES = (_FOLDER / "swagger_ui" / "swagger-ui.css").read_bytes()
 _ICON = (_FOLDER / "swagger_ui" / "favicon-32x32.png").read_bytes()
+
+
+@routes.get("/")
+@answers(302, headers=(Header("Location", "`/docs` for browsers, `/openapi.json` for anybody else."),), database=False)
+async def get_root(request: web.Request) -> web.Response:
+    """Leads browsers (`Accept: text/html`) to the page, and anybody else to this document."""
+    page = "/docs" if _accepts_html(request) else "/openapi.json"
+    return web.Response(status=302, headers={"Location": page, "Vary": "Accept"})
 
 
 @routes.get("/openapi.json")
@@ -45,7 +55,7 @@ async def get_document(request: web.Request) -> web.Response:
 @answers(200, str, media_type="text/html", database=False)
 async def get_page(_: web.Request) -> web.Response:
     """Swagger UI: this document, to read and to try."""
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "same-origin"}
     return web.Response(body=_PAGE, content_type="text/html", charset="utf-8", headers=headers)
 
 
@@ -75,3 +85,9 @@ async def get_styles(_: web.Request) -> web.Response:
 async def get_icon(_: web.Request) -> web.Response:
     """The page's icon."""
     return web.Response(body=_ICON, content_type="image/png")
+
+
+def _accepts_html(request: web.Request) -> bool:
+    ranges = ",".join(request.headers.getall("Accept", ())).lower().split(",")
+    named = [item.partition(";") for item in ranges]
+    return any(kind.strip() == "text/html" and not _NO_QUALITY.search(rest) for kind, _, rest in named)

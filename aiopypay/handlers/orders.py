@@ -8,7 +8,7 @@ from aiopypay.answers import LOCATION, answers
 from aiopypay.auth import authenticated
 from aiopypay.errors import NotFound
 from aiopypay.handlers import read
-from aiopypay.representations import OrderBody, json_response, order_body
+from aiopypay.representations import OrderBody, money_response, order_body
 from aiopypay.stand_in import reading
 from aiopypay.statements import Connection
 from aiopypay.store.orders import OrderRecord, find_orders
@@ -32,4 +32,4 @@ async def get_order(request: web.Request, user: User) -> web.Response:
     record = await read(request, booked, lambda store: reading.order(store, wanted))
     if record is None or record.user_id != user.id:
         raise NotFound("There is no such order")
-    return json_response(order_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})
+    return money_response(request, order_body(record), headers={"Location": f"/users/{user.id}/orders/{record.id}"})

@@ -7,6 +7,7 @@ from uuid import UUID
 from aiohttp import web
 
 from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers
+from aiopypay.asked_host import absolute_url
 from aiopypay.auth import authenticated
 from aiopypay.errors import (
     CurrencyMismatch,
@@ -17,13 +18,13 @@ from aiopypay.errors import (
 )
 from aiopypay.fields import parse_id, parse_limit, parse_sort
 from aiopypay.forms import form_data, form_field, query_string
-from aiopypay.handlers import DATABASE, GROUP_COMMIT
+from aiopypay.handlers import DATABASE, GROUP_COMMIT, SETTINGS
 from aiopypay.idempotency import idempotency_key, order_id
 from aiopypay.representations import (
     PendingBody,
     ReceiptBody,
     TransferBody,
-    json_response,
+    money_response,
     pending_body,
     receipt_body,
     transfer_body,
@@ -63,8 +64,8 @@ async def post_transfer(request: web.Request, user: User, form: TransferForm) ->
     order = order_of(form, user.id, order_id=order_id(user.id, key), content=content, key=key)
     answer = await request.app[GROUP_COMMIT].post(order)
     if isinstance(answer, OrderRecord):
-        return _receipt(user, answer.id, receipt_body(answer), 200)
-    return _receipt(user, answer.order.id, pending_body(record_of(answer)), 202)
+        return _receipt(request, user, answer.id, receipt_body(answer), 200)
+    return _receipt(request, user, answer.order.id, pending_body(record_of(answer)), 202)
 
 
 @routes.get("/users/{user_id:[0-9]+}/transfers")
@@ -78,15 +79,17 @@ async def list_transfers(request: web.Request, user: User, query: HistoryQuery) 
     async with request.app[DATABASE].transaction() as connection:
         rows = await history(connection, page)
     shown = rows[: query.limit]
-    headers = _next_page(request.path, query, shown) if len(rows) > query.limit else None
-    return json_response([transfer_body(row) for row in shown], headers=headers)
+    headers = _next_page(request, query, shown) if len(rows) > query.limit else None
+    return money_response(request, [transfer_body(row) for row in shown], headers=headers)
 
 
-def _receipt(user: User, order: UUID, body: ReceiptBody | PendingBody, status: int) -> web.Response:
-    return json_response(body, status=status, headers={"Location": f"/users/{user.id}/orders/{order}"})
+def _receipt(
+    request: web.Request, user: User, order: UUID, body: ReceiptBody | PendingBody, status: int
+) -> web.Response:
+    return money_response(request, body, status=status, headers={"Location": f"/users/{user.id}/orders/{order}"})
 
 
-def _next_page(path: str, query: HistoryQuery, shown: list[TransferRow]) -> dict[str, str]:
+def _next_page(request: web.Request, query: HistoryQuery, shown: list[TransferRow]) -> dict[str, str]:
     following = replace(query, after=shown[-1].id)
     parameters = {
         "from": following.from_user_id,
@@ -96,4 +99,5 @@ def _next_page(path: str, query: HistoryQuery, shown: list[TransferRow]) -> dict
         "after": following.after,
     }
     text = urlencode({name: value for name, value in parameters.items() if value is not None})
-    return {"Link": f'<{path}?{text}>; rel="next"'}
+    url = absolute_url(request, f"{request.path}?{text}", request.app[SETTINGS].trusted_proxies)
+    return {"Link": f'<{url}>; rel="next"'}

@@ -21,9 +21,11 @@ DESCRIPTION = """\
 Users, accounts and transfers with commission. While its database is down the service keeps taking payments, refuses
 those that are not covered, and books each accepted one exactly once when the database is back.
 
-Writes take forms and JSON alike. Amounts are decimals in the major unit of the currency. A problem is
-`application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a body that
-does not come), 413 (too large), 417 (an `Expect` that cannot be met).
+Writes take forms and JSON alike. Amounts are decimals in the major unit of the currency. In requests JSON strings of
+them are taken, too; with the header `Prefer: money=string` those in answers are strings of the same digits. A problem
+is `application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a body
+that does not come), 413 (too large), 417 (an `Expect` that cannot be met), and 403 (`/problems/cross-site`: a page of
+another site asked for something other than to read).
 """
 _REQUEST_ID: Schema = {
     "name": "X-Request-ID",

@@ -68,9 +68,7 @@ async def test_any_other_is_replaced(shared_service: Service, request_id: str) -
 # Problems that the server itself makes
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/", "//", "/users/2", "/users/2/nothing", "/%00", "/%ff", "/currencies/"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "//", "/users/2", "/users/2/nothing", "/%00", "/%ff", "/currencies/"])
 async def test_an_unknown_address_is_404(shared_service: Service, path: str) -> None:
     (await shared_service.get(path)).problem(404, "not-found")
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ def next_page(answer: Answer) -> str | None:
     link = answer.headers.get("Link")
     if link is None:
         return None
-    match = re.fullmatch(r'<(/[^>]*)>; rel="next"', link)
+    match = re.fullmatch(r'<([^>]*)>; rel="next"', link)
     assert match, link
     return match[1]
 
@@ -204,6 +206,51 @@ async def test_the_last_page_names_no_next(service: Service) -> None:
     assert next_page(await alice.history(limit=2)) is None
     assert next_page(await alice.history(limit=3)) is None
     assert next_page(await alice.history(limit=1)) is not None
+
+
+async def test_the_next_page_is_a_url_of_the_host_that_was_asked(service: Service) -> None:
+    alice = await service.register()
+    await internal_transfers(alice, 2)
+    path = f"/users/{alice.id}/transfers?sort=asc&limit=1&after="
+    for host, begins in {
+        service.base_url.removeprefix("http://"): service.base_url,
+        "shop.example": "http://shop.example",
+        "[::1]:8080": "http://[::1]:8080",
+        # Nobody's name, so there is no URL to tell.
+        'a>; rel="next", <b': "",
+        "a b": "",
+        "": "",
+    }.items():
+        following = next_page(await alice.get(f"/users/{alice.id}/transfers?limit=1", headers={"Host": host}))
+        assert following is not None
+        assert following.startswith(begins + path), host
+        assert following.removeprefix(begins + path).isdigit()
+    forwarded = {"X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "https", "Forwarded": "host=shop.example"}
+    assert (next_page(await alice.get(f"/users/{alice.id}/transfers?limit=1", headers=forwarded)) or "").startswith(
+        service.base_url
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "begins"),
+    [
+        ({"X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "https"}, "https://shop.example/users/"),
+        ({"X-Forwarded-Host": "shop.example:8443"}, "http://shop.example:8443/users/"),
+        ({"X-Forwarded-Proto": "http, https", "Host": "shop.example"}, "https://shop.example/users/"),
+        ({"Forwarded": 'for=192.0.2.1;proto=https;host="shop.example:8443"'}, "https://shop.example:8443/users/"),
+        ({"X-Forwarded-Proto": "javascript", "Host": "shop.example"}, "http://shop.example/users/"),
+        ({"X-Forwarded-Host": "a b"}, "/users/"),
+    ],
+)
+async def test_behind_a_trusted_proxy_it_is_the_proxys(
+    start_service: StartService, settings: Settings, headers: dict[str, str], begins: str
+) -> None:
+    proxied = replace(with_credit(settings, USD="10"), trusted_proxies=(ip_network("127.0.0.0/8"),))
+    alice = await (await start_service(proxied)).register()
+    await internal_transfers(alice, 2)
+    assert (next_page(await alice.get(f"/users/{alice.id}/transfers?limit=1", headers=headers)) or "").startswith(
+        begins
+    )
 
 
 async def test_after_is_exclusive_in_both_directions(service: Service) -> None:

@@ -21,6 +21,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--window-size=1280,2400",
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
 )
 
 

@@ -245,3 +245,36 @@ async def test_what_was_changed_just_before_is_known(
     assert paid.status == 503 or paid.ok(202)["balance"] == 85
     await start_database(empty_postgres, process)
     ledger.assert_ledger_balances(service.database_url)
+
+
+async def test_amounts_are_strings_where_they_are_preferred_so(
+    empty_postgres: PostgresServer, process: ServiceProcess, service: Service
+) -> None:
+    strings = {"Prefer": "money=string"}
+    anna, bert = await service.register("anna"), await service.register("bert")
+    (await order(anna, "100")).ok(201)
+    form = {"from": anna.accounts["USD"], "to": bert.accounts["USD"], "amount": "10"}
+    await stop_database(empty_postgres, process)
+
+    async def pay() -> Answer:
+        return await anna.post(f"/users/{anna.id}/transfers", form=form, key="rent-1", headers=strings)
+
+    pending = await pay()
+    assert [transfer["amount"] for transfer in pending.ok(202)["transfers"]] == ["10.00", "0.10"]
+    assert pending.json()["balance"] == "89.90"
+    assert (await pay()).json() == pending.json()
+    for value, status in (("1.50", 201), ("-1000", 402)):
+        form_of_balance = {"user_id": anna.id, "value": value}
+        answer = await anna.post("/api/balances", form=form_of_balance, headers=strings)
+        assert answer.headers["Preference-Applied"] == "money=string"
+        detail = answer.ok(status)["detail"]
+        assert (detail["value"], detail["balance"]) == (f"{Decimal(value):.2f}", "91.40")
+    accounts = (await anna.get(f"/users/{anna.id}/accounts", headers=strings)).ok()
+    assert [account["amount"] for account in accounts] == ["91.40", "0.00", "0.00"]
+    state = await anna.get(pending.headers["Location"], headers=strings)
+    assert [transfer["amount"] for transfer in state.ok()["transfers"]] == ["10.00", "0.10"]
+
+    await start_database(empty_postgres, process)
+    settled = await pay()
+    assert settled.ok()["balance"] == "89.90"
+    assert settled.headers["Preference-Applied"] == "money=string"

@@ -41,6 +41,7 @@ def test_every_setting_is_read() -> None:
         "APP_TOKEN_MINUTES": "60",
         "APP_REGISTRATIONS_PER_MINUTE": "5",
         "APP_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,2001:db8::/32",
+        "APP_CORS_ORIGINS": "https://shop.example, http://localhost:3000,capacitor://localhost,http://[::1]:8443",
         "DATABASE_URL": "postgresql://a:b@127.0.0.1/c",
     }
     assert Settings.from_environment(environment) == Settings(
@@ -57,6 +58,10 @@ def test_every_setting_is_read() -> None:
         token_minutes=60,
         registrations_per_minute=5,
         trusted_proxies=(ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")),
+        cors_origins=(
+            *("https://shop.example", "http://localhost:3000"),
+            *("capacitor://localhost", "http://[::1]:8443"),
+        ),
     )
 
 
@@ -87,6 +92,33 @@ def test_the_sign_up_credit_is_exact_and_cannot_be_changed() -> None:
         *[("APP_TOKEN_MINUTES", value) for value in ("0", "-1", "1.5", "525601")],
         *[("APP_REGISTRATIONS_PER_MINUTE", value) for value in ("0", "x")],
         *[("APP_TRUSTED_PROXIES", value) for value in ("localhost", "127.0.0.1,", "10.0.0.1/8", "*", "127.0.0.1;::1")],
+        *[
+            ("APP_CORS_ORIGINS", value)
+            for value in (
+                *(
+                    "*",
+                    "null",
+                    "shop.example",
+                    "//shop.example",
+                    "https://",
+                    "https://*.example",
+                    "https://shop.example/",
+                ),
+                *(
+                    "https://Shop.example",
+                    "https://shop.example:443",
+                    "http://shop.example:80",
+                    "https://user@shop.example",
+                ),
+                *(
+                    "https://shop.example,",
+                    "https://shop.example https://b.example",
+                    "https://shop.example:0",
+                    "https://é",
+                ),
+                *("https://shop.example/*", "https://" + "x" * 5000),
+            )
+        ],
         ("APP_SUPERUSER_PASSWORD", "short"),
         ("APP_SUPERUSER_PASSWORD", "x" * 257),
         ("APP_SUPERUSER_PASSWORD", "\udcff" * 10),
