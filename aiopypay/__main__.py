@@ -59,8 +59,8 @@ def serve(debug: bool) -> None:
     _configure_logging(logging.DEBUG if debug else logging.INFO)
     try:
         settings = Settings.from_environment(read_environment())
-        with _database(settings, required=False) as database_url:
-            _run_server(dataclasses.replace(settings, database_url=database_url))
+        with _database(settings, required=False) as found:
+            _run_server(found)
     except Stopped:
         # Asked to stop before the server was there to do it: that is a clean stop too.
         return
@@ -76,9 +76,11 @@ def migrate() -> None:
     from aiopypay.database import check_fitness
 
     _configure_logging(logging.WARNING)
-    with _database(Settings.from_environment(read_environment()), required=True) as database_url:
-        asyncio.run(check_fitness(database_url))
-        applied = migrations.apply(database_url)
+    with _database(Settings.from_environment(read_environment()), required=True) as settings:
+        assert settings.database_url is not None  # noqa: S101 - it is found by now
+        url = settings.migration_url or settings.database_url
+        asyncio.run(check_fitness(url))
+        applied = migrations.apply(url, settings.service_role)
     for name in applied:
         click.echo(f"Applied {name}.")
     if not applied:
@@ -91,13 +93,13 @@ commands.add_command(lease)
 
 
 @contextlib.contextmanager
-def _database(settings: Settings, *, required: bool) -> Iterator[str]:
-    """The database's URL. An embedded server that is started here is stopped in the end.
+def _database(settings: Settings, *, required: bool) -> Iterator[Settings]:
+    """The settings with the database's URLs. An embedded server that is started here is stopped in the end.
 
     Raises `StoppedByOperator` while the operator keeps the embedded server stopped, if it is required.
     """
     if settings.database_url is not None:
-        yield settings.database_url
+        yield settings
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
@@ -109,7 +111,7 @@ def _database(settings: Settings, *, required: bool) -> Iterator[str]:
                 raise
             logger.warning("%s Until then there is no database.", error)
             embedded.initialise()
-        yield embedded.dsn
+        yield dataclasses.replace(settings, database_url=embedded.dsn, migration_url=embedded.owner_dsn)
     finally:
         _ignore_signals()
         if embedded.stop_if_started():

@@ -6,6 +6,7 @@ each address becomes a connection string of its own.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ DEFAULT_PORT = "5432"
 # Of the second that connecting may take: a name server that hangs does not hide the hosts that are known.
 RESOLVE_SECONDS = 0.4
 
+PROVEN = "scram-sha-256"
+NOTHING_TOLD = "!password,!md5"
+
+PLACE = ("host", "hostaddr", "port")
+
 DEFAULTS = {
     "application_name": "aiopypay",
     # Explicit, because `prefer` changes sockets; an operator who wants TLS says sslmode=require or better.
@@ -86,6 +92,18 @@ def blocking_dsns(database_url: str, settings: Mapping[str, str]) -> list[str]:
     return url.dsns(found)
 
 
+def at_server(url: str, database_url: str, server: str | None) -> str:
+    """Returns `url`, of another role, for this very `server` (a connection string made of `database_url`).
+
+    Where `url` names other hosts than `database_url`, it is returned as it is: it leads past a pooler, say.
+    """
+    given, usual = parse_dsn(url), parse_dsn(database_url)
+    if server is None or any(given.get(name) != usual.get(name) for name in PLACE):
+        return url
+    there = {name: value for name, value in parse_dsn(server).items() if name in PLACE}
+    return str(make_dsn(**{**given, **there}))
+
+
 def host_count(database_url: str) -> int:
     """Returns how many hosts the URL names."""
     return len(_Url(database_url).hosts)
@@ -108,7 +126,8 @@ class _Url:
     """A database URL taken apart: the hosts that it names, and what is the same for all of them."""
 
     def __init__(self, database_url: str, **instead: str) -> None:
-        self._parameters = {**DEFAULTS, **parse_dsn(database_url)}
+        given = parse_dsn(database_url)
+        self._parameters = {**DEFAULTS, **authentication(given), **given}
         self._parameters |= session_parameters(self._parameters, **instead)
         names, addresses, ports = (self._parameters.pop(name, "") for name in ("host", "hostaddr", "port"))
         # Where addresses are given, there is nothing to resolve; the host's name then serves TLS alone.
@@ -134,6 +153,19 @@ class _Url:
         if len(addresses) > 1:
             self._parameters.setdefault("target_session_attrs", "read-write")
         return [make_dsn(**self._parameters, **address) for address in addresses]
+
+
+def authentication(given: Mapping[str, str]) -> dict[str, str]:
+    """Returns what the server must do to be believed, unless the URL or the environment says it itself.
+
+    libpq sends a password in clear, or its MD5, to whoever asks for it so; with SCRAM both sides prove that they know
+    it, and neither tells it. A password that libpq finds elsewhere (`.pgpass`, a service file) is not told, either.
+    With `sslmode=verify-full` the certificate proves the server, so that it may ask as it likes (LDAP, PAM).
+    """
+    if "PGREQUIREAUTH" in os.environ or given.get("sslmode") == "verify-full":
+        return {}
+    has_password = "password" in given or "PGPASSWORD" in os.environ
+    return {"require_auth": PROVEN if has_password else NOTHING_TOLD}
 
 
 def _numeric(name: str) -> str | None:

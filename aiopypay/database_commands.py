@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+import psycopg2
 from psycopg2.extensions import parse_dsn
 
 from aiopypay.embedded import EmbeddedError, EmbeddedPostgres
@@ -12,6 +13,7 @@ from aiopypay.settings import Settings, read_environment
 
 # What pg_ctl's status says of a server that does not run, after the Linux Standard Base.
 EXIT_NOT_RUNNING = 3
+CONNECT_SECONDS = 5
 # psql reads the connection from these, so that no password stands among its arguments.
 PSQL_VARIABLES = {
     "host": "PGHOST",
@@ -19,6 +21,8 @@ PSQL_VARIABLES = {
     "user": "PGUSER",
     "dbname": "PGDATABASE",
     "password": "PGPASSWORD",
+    # For a psql that knows it, from version 16 on.
+    "require_auth": "PGREQUIREAUTH",
 }
 
 
@@ -58,13 +62,22 @@ def status() -> None:
 
 
 @db.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--role",
+    type=click.Choice(["owner", "service", "administrator"]),
+    default="owner",
+    help="As whom: who owns the tables (the default), the service, which may change little, or PostgreSQL's superuser.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def psql(arguments: Sequence[str]) -> None:
+def psql(role: str, arguments: Sequence[str]) -> None:
     """Open psql on the embedded PostgreSQL. ARGUMENTS are psql's own, for example -c 'SELECT 1'."""
     embedded = _embedded()
     if not embedded.is_running():
         raise EmbeddedError("The embedded PostgreSQL is not running: start it with ./run.sh db start.")
-    parameters = parse_dsn(embedded.dsn)
+    dsns = {"owner": embedded.owner_dsn, "service": embedded.dsn, "administrator": embedded.administrator_dsn}
+    # A psql before version 16 would tell the password to whoever asks: who listens there proves first to know it.
+    psycopg2.connect(dsns[role], connect_timeout=CONNECT_SECONDS).close()
+    parameters = parse_dsn(dsns[role])
     connection = {variable: parameters[name] for name, variable in PSQL_VARIABLES.items()}
     program = str(embedded.program("psql"))
     os.execve(program, [program, *arguments], os.environ | connection)

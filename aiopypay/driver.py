@@ -8,7 +8,7 @@ from typing import Any
 import aiopg
 import psycopg2
 
-from aiopypay.translation import leave_rows_out, one_line
+from aiopypay.translation import leave_rows_out, one_line, told_apart
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +49,17 @@ class Connection(aiopg.Connection):
 
 
 async def connect(dsn: str) -> aiopg.Connection:
-    """Returns an open connection. The caller sets the deadline. Raises psycopg2.OperationalError, OSError.
+    """Returns an open connection. The caller sets the deadline.
+
+    Raises ServerUnproven, another psycopg2.OperationalError, OSError.
 
     It has no time limit of its own: aiopg's is `asyncio.wait_for`, which before Python 3.12 loses a cancellation, and
     with it the caller's deadline, that meets the answer.
     """
     try:
         return await Connection(dsn, None, enable_hstore=False, enable_json=False)
+    except psycopg2.OperationalError as error:
+        raise told_apart(error) from error
     except RuntimeError as error:
         raise OSError(f"the event loop does not take the socket: {error}") from error
 

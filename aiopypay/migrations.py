@@ -14,10 +14,12 @@ import psycopg2.extensions
 from aiopypay import sessions
 from aiopypay.addresses import blocking_dsns
 from aiopypay.errors import StartError
-from aiopypay.translation import SessionUnfit, leave_rows_out, one_line
+from aiopypay.translation import SessionUnfit, leave_rows_out, one_line, told_apart
 
 # In an installed package the files lie inside it, in a checkout beside it.
 DIRECTORIES = (Path(__file__).parent / "sql", Path(__file__).parent.parent / "migrations")
+
+RIGHTS = "service_rights.sql"
 
 # Any number will do, as long as all processes take the same.
 ADVISORY_LOCK = 4_117_729_001
@@ -33,7 +35,7 @@ PATIENT = {
 }
 
 CREATE_TABLE = """
-CREATE TABLE IF NOT EXISTS migrations (
+CREATE TABLE migrations (
     name TEXT PRIMARY KEY,
     applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
 )
@@ -42,11 +44,16 @@ CREATE TABLE IF NOT EXISTS migrations (
 logger = logging.getLogger(__name__)
 
 
-def apply(database_url: str) -> list[str]:
+def apply(database_url: str, service_role: str | None = None) -> list[str]:
     """Applies what is outstanding and returns its names. Blocks; safe when several processes start together.
 
+    The role of this URL owns what is made; `service_role` then has the rights in RIGHTS to it and no others. None: the
+    service works as the same role, or its rights are given elsewhere. Where nothing is outstanding and no rights are to
+    be given, the role needs none but to read.
+
     A process killed in the middle leaves each migration applied whole or not at all. Raises psycopg2.OperationalError
-    where the database cannot be reached, StartError for a migration that fails or a database that must not be used.
+    where the database cannot be reached, StartError for a migration that fails or a database that must not be used,
+    psycopg2.Error where the role may not do it.
     """
     connection = _connected(database_url)
     try:
@@ -55,12 +62,14 @@ def apply(database_url: str) -> list[str]:
         with connection.cursor() as cursor:
             # Of this session: it ends with it, however it ends.
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
-            cursor.execute(CREATE_TABLE)
-            cursor.execute("SELECT name FROM migrations")
-            known = {name for (name,) in cursor.fetchall()}
-        return [_apply(connection, file) for file in files() if file.stem not in known]
+            known = _known(cursor)
+        applied = [_apply(connection, file) for file in files() if file.stem not in known]
+        if service_role is not None:
+            _give_rights(connection, service_role)
     except SessionUnfit as unfit:
         raise StartError(str(unfit)) from unfit
+    else:
+        return applied
     finally:
         connection.close()
 
@@ -71,7 +80,10 @@ def _connected(database_url: str) -> psycopg2.extensions.connection:
     for dsn in dsns[:-1]:
         with contextlib.suppress(psycopg2.OperationalError):
             return psycopg2.connect(dsn, connect_timeout=CONNECT_SECONDS)
-    return psycopg2.connect(dsns[-1], connect_timeout=CONNECT_SECONDS)
+    try:
+        return psycopg2.connect(dsns[-1], connect_timeout=CONNECT_SECONDS)
+    except psycopg2.OperationalError as error:
+        raise told_apart(error) from error
 
 
 def files() -> list[Path]:
@@ -81,6 +93,32 @@ def files() -> list[Path]:
         if found:
             return found
     raise StartError("the migrations are missing: reinstall aiopypay, or run it from its checkout")
+
+
+def _known(cursor: psycopg2.extensions.cursor) -> set[str]:
+    """Returns the names of the migrations that were applied; makes the table of them where there is none."""
+    cursor.execute("SELECT to_regclass('migrations') IS NULL")
+    if cursor.fetchall() == [(True,)]:
+        cursor.execute(CREATE_TABLE)
+    cursor.execute("SELECT name FROM migrations")
+    return {name for (name,) in cursor.fetchall()}
+
+
+def _give_rights(connection: psycopg2.extensions.connection, service_role: str) -> None:
+    """All at once: a service that works as this role meanwhile never lacks one."""
+    connection.autocommit = False
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_user, EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (service_role,))
+        [(owner, is_there)] = cursor.fetchall()
+        if not is_there:
+            raise StartError(
+                f"the role {service_role}, which DATABASE_URL names, does not exist: make it, as one who may, with "
+                f"CREATE ROLE {service_role} LOGIN PASSWORD '…'"
+            )
+        if owner != service_role:
+            cursor.execute("SELECT set_config('aiopypay.service_role', %s, TRUE)", (service_role,))
+            cursor.execute((files()[0].parent / RIGHTS).read_text(encoding="utf-8"))
+    connection.autocommit = True
 
 
 def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:

@@ -9,7 +9,7 @@ import psycopg2
 
 from aiopypay.addresses import single_address_dsns
 from aiopypay.sessions import open_session
-from aiopypay.translation import one_line
+from aiopypay.translation import ServerUnproven, one_line
 
 CONNECT_SECONDS = 1.0
 
@@ -98,8 +98,10 @@ class Servers:
                 return await self._connected(dsn, CONNECT_SECONDS / len(dsns)), dsn
             except (psycopg2.Error, OSError) as error:
                 failures.append(error)
-        if len(failures) == 1:
-            raise failures[0]
+        # What stands in a server's place is what the operator must know of, whatever the others say.
+        for failure in failures:
+            if len(failures) == 1 or isinstance(failure, ServerUnproven):
+                raise failure
         # What the last one says may be the least of it.
         raise psycopg2.OperationalError("; ".join(map(one_line, failures)))
 

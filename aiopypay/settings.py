@@ -58,11 +58,13 @@ class Settings:
     """What the service is told from outside.
 
     `database_url` is a libpq DSN (URL or keywords); None means the embedded PostgreSQL under `data_dir`.
+    `migration_url` is the same for the role that migrates; None where the service's role does it.
     `signup_credit` maps currency ids to the amount that a new user's account opens with. A user's balance is their
     first account in `base_currency`. `secret_key` signs tokens; None means one generated under `data_dir`.
     """
 
     database_url: str | None = field(default=None, repr=False)
+    migration_url: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 8080
     data_dir: Path = Path("var")
@@ -82,9 +84,11 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Reads the settings; an empty value counts as unset. Raises `SettingsError` for the first bad one."""
         values = _present(environment)
+        database_url = _database_url(values)
         password_min_length = _number(values, "APP_PASSWORD_MIN_LENGTH", 8, 1, PASSWORD_LENGTH_MAX)
         return cls(
-            database_url=_database_url(values),
+            database_url=database_url,
+            migration_url=_migration_url(values, database_url),
             host=_host(values, "APP_HOST") or "127.0.0.1",
             port=_number(values, "APP_PORT", 8080, 1, 65535),
             data_dir=_directory(values, "APP_DATA_DIR", Path("var")),
@@ -100,6 +104,14 @@ class Settings:
             cors_origins=_cors_origins(values),
             offline=_offline(values),
         )
+
+    @property
+    def service_role(self) -> str | None:
+        """The role that is given the service's rights after each migration; None where one role does both."""
+        if self.database_url is None or self.migration_url is None:
+            return None
+        service, owner = (parse_dsn(url).get("user") for url in (self.database_url, self.migration_url))
+        return None if service == owner else service
 
 
 def read_environment() -> dict[str, str]:
@@ -182,7 +194,7 @@ def _directory(values: Mapping[str, str], name: str, default: Path) -> Path:
 def _database_url(values: Mapping[str, str]) -> str | None:
     """DATABASE_URL, or a DSN composed of POSTGRES_*, or None. Nothing of the URL is echoed: it holds a password."""
     if "DATABASE_URL" in values:
-        return _checked_url(values["DATABASE_URL"])
+        return _checked_url(values, "DATABASE_URL")
     # An absolute path is a directory with a Unix socket, as libpq has it.
     host = values.get("POSTGRES_HOST")
     if host is None:
@@ -197,19 +209,32 @@ def _database_url(values: Mapping[str, str]) -> str | None:
     )
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(values: Mapping[str, str], name: str) -> str:
+    url = values[name]
     try:
         parts = parse_dsn(url)
     except psycopg2.ProgrammingError:
-        raise SettingsError("DATABASE_URL", "is not a PostgreSQL URL", DATABASE_URL_EXAMPLE) from None
+        raise SettingsError(name, "is not a PostgreSQL URL", DATABASE_URL_EXAMPLE) from None
     hosts, ports = (parts.get("host") or parts.get("hostaddr", "")).split(","), parts.get("port", "5432").split(",")
     if len(parts.get("hostaddr", parts.get("host", "")).split(",")) != len(hosts):
-        raise SettingsError("DATABASE_URL", "has not one address for each host", DATABASE_URL_EXAMPLE)
+        raise SettingsError(name, "has not one address for each host", DATABASE_URL_EXAMPLE)
     if len(ports) not in (1, len(hosts)):
-        raise SettingsError("DATABASE_URL", "has more ports than one, but not one for each host", DATABASE_URL_EXAMPLE)
+        raise SettingsError(name, "has more ports than one, but not one for each host", DATABASE_URL_EXAMPLE)
     if not all(WHOLE_NUMBER.fullmatch(port) and 1 <= int(port) <= 65535 for port in ports if port):
-        raise SettingsError("DATABASE_URL", "has a port that is not from 1 to 65535", DATABASE_URL_EXAMPLE)
+        raise SettingsError(name, "has a port that is not from 1 to 65535", DATABASE_URL_EXAMPLE)
     return url
+
+
+def _migration_url(values: Mapping[str, str], database_url: str | None) -> str | None:
+    """APP_MIGRATION_URL, to whose tables the user of the service is given its rights, so that it must have a name."""
+    name = "APP_MIGRATION_URL"
+    if name not in values:
+        return None
+    if database_url is None:
+        raise SettingsError("DATABASE_URL", f"must be set where {name} is", DATABASE_URL_EXAMPLE)
+    if "user" not in parse_dsn(database_url):
+        raise SettingsError("DATABASE_URL", f"must name the user where {name} is set", DATABASE_URL_EXAMPLE)
+    return _checked_url(values, name)
 
 
 def _superuser_password(values: Mapping[str, str], length_min: int) -> str | None:

@@ -25,6 +25,9 @@ UNAVAILABLE_CLASSES = {"08", "53", "58"}
 UNAVAILABLE = {"57P01", "57P02", "57P03", "57P05", "25006"}
 UNIQUE_VIOLATION = "23505"
 
+# What libpq itself says, in the language of its source.
+UNPROVEN = ("authentication method requirement", "incorrect server signature")
+
 UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
 IN_DOUBT_DETAIL = "The database did not answer to COMMIT. Retry with the same Idempotency-Key."
 
@@ -68,6 +71,27 @@ def is_unavailable(error: BaseException, code: str | None) -> bool:
 
 class SessionUnfit(Exception):
     """A session in which our statements would not mean what they say; the message tells the operator what to do."""
+
+
+class ServerUnproven(psycopg2.OperationalError):
+    """What listens in the server's place wanted the password told, or could not prove that it knows it.
+
+    It was told nothing. The message tells the operator what to do.
+    """
+
+    def __init__(self, error: psycopg2.OperationalError) -> None:
+        super().__init__(
+            f"who answers in the database's place does not prove that it knows the password, and was told nothing "
+            f"({one_line(error)}): see what listens there; if it is the right server, have it use scram-sha-256 "
+            "(password_encryption, then the role's password anew, and pg_hba.conf), or say in the URL what is right, "
+            "such as require_auth=md5 or, where no password is asked for, require_auth=none"
+        )
+
+
+def told_apart(error: psycopg2.OperationalError) -> psycopg2.OperationalError:
+    """Returns the failure to connect as `ServerUnproven` where it is that. libpq has no code for it, only its text."""
+    is_unproven = any(words in str(error) for words in UNPROVEN)
+    return ServerUnproven(error) if is_unproven else error
 
 
 class ServerCancel(Exception):

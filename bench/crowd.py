@@ -74,9 +74,9 @@ WHERE accounts.id = booked.account_id
 """  # noqa: S608 - SQL of ours
 
 
-def fill(dsn: str, users: int, transfers: int) -> None:
-    """Migrates the database and fills it; of the transfers, `users` are the openings of accounts."""
-    migrations.apply(dsn)
+def fill(dsn: str, users: int, transfers: int, *, service_role: str | None = None) -> None:
+    """Migrates the database as its owner and fills it; of the transfers, `users` are the openings of accounts."""
+    migrations.apply(dsn, service_role)
     hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
     doing(f"adding {users} users and {ACCOUNTS_OF_A_USER * users} accounts")
     query(dsn, INSERT_USERS, {"users": users, "password_hash": hasher.hash(PASSWORD)})

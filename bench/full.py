@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from aiopypay.embedded.roles import SERVICE
 from bench import crowd, memory
 from bench.books import check, query
 from bench.progress import doing, done
@@ -83,7 +84,7 @@ def running_crowd(size: Size) -> Iterator[Site]:
     """A filled database and a service that has met no other, once it remembers every account."""
     with contextlib.ExitStack() as stack:
         directory, postgres = stack.enter_context(running_postgres())
-        crowd.fill(postgres.dsn, size.users, size.transfers)
+        crowd.fill(postgres.owner_dsn, size.users, size.transfers, service_role=SERVICE)
         service = stack.enter_context(running_service(postgres.data_dir, CREDIT))
         doing(f"the service remembers {size.users} users, their accounts and orders")
         Client(service.port).wait_until_filled(REMEMBER_SECONDS)

@@ -56,6 +56,7 @@ def parse(output: str, log: str) -> Payments:
 def _environment(dsn: str) -> dict[str, str]:
     """Not on the command line, where everybody could read the password."""
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE", "password": "PGPASSWORD"}
+    names["require_auth"] = "PGREQUIREAUTH"
     parts = parse_dsn(dsn)
     # Its sessions pass for a node's: the booking is compared, and not the log of what others than nodes change.
     fixed = {"PATH": os.environ["PATH"], "PGOPTIONS": "-c aiopypay.node=yes"}

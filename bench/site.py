@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psycopg2.extensions import make_dsn
-
 from aiopypay.embedded import EmbeddedPostgres
-from aiopypay.embedded.cluster import ADMINISTRATOR
 from bench.books import query
 from bench.processes import cpu_seconds
 from bench.service import Client, Program, running_bare, running_service
@@ -38,11 +35,11 @@ class Site:
 
     def analyse(self) -> None:
         """Does at once what autovacuum would do within a minute: plans are made for tables as they are, not empty."""
-        query(make_dsn(self.postgres.dsn, user=ADMINISTRATOR), "VACUUM ANALYZE")
+        query(self.postgres.administrator_dsn, "VACUUM ANALYZE")
 
     def checkpoint(self) -> None:
         """Writes out what is dirty, so that nobody pays for what was measured before."""
-        query(make_dsn(self.postgres.dsn, user=ADMINISTRATOR), "CHECKPOINT")
+        query(self.postgres.administrator_dsn, "CHECKPOINT")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import secrets
 from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import EmbeddedPostgres
-from aiopypay.embedded.cluster import ADMINISTRATOR, ROLE
+from aiopypay.embedded.files import write_once
+from aiopypay.embedded.roles import ADMINISTRATOR, OWNER, SERVICE
 from tests import ledger
 
 # fsync stays on: what is committed is on disk. What is saved is work that no test looks at.
@@ -27,17 +28,29 @@ SCRAM_ITERATIONS = 1
 
 def administration_dsn(server: EmbeddedPostgres) -> str:
     """The DSN of the server's superuser, who may do what the service's role may not."""
-    return make_dsn(server.dsn, user=ADMINISTRATOR, dbname="postgres")
+    return make_dsn(server.administrator_dsn, dbname="postgres")
+
+
+def share_password(server: EmbeddedPostgres) -> None:
+    """Has all roles of a cluster that is still to be made share one password: the roles' rights stay their own.
+
+    So `make_dsn(dsn, user=…)` changes the role, of a database reached by a proxy or a copy of the cluster, too.
+    """
+    server.data_dir.mkdir(mode=0o700, exist_ok=True)
+    password = secrets.token_urlsafe(24)
+    for file in server.credentials.files.values():
+        write_once(file, password)
 
 
 def start_cheaper(server: EmbeddedPostgres) -> None:
     """Makes the cluster and starts its server, with settings that save the tests time."""
+    share_password(server)
     server.start()
     administration = administration_dsn(server)
     for setting in CHEAPER:
         ledger.query(administration, f"ALTER SYSTEM SET {setting}")
-    verifier = scram_verifier(server.password_file.read_text("ascii").strip())
-    for role in (ROLE, ADMINISTRATOR):
+    verifier = scram_verifier(server.credentials.files[SERVICE].read_text("ascii").strip())
+    for role in (SERVICE, OWNER, ADMINISTRATOR):
         ledger.query(administration, f"ALTER ROLE {role} PASSWORD %s", (verifier,))
     server.stop()
     server.start()

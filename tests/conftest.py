@@ -26,6 +26,7 @@ from psycopg2.extensions import make_dsn
 from aiopypay import migrations, passwords, superuser
 from aiopypay.app import create_app
 from aiopypay.embedded import EmbeddedPostgres
+from aiopypay.embedded.roles import OWNER, SERVICE
 from aiopypay.http_server import Runner
 from aiopypay.settings import Settings
 from tests import ledger
@@ -80,9 +81,9 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 def template(postgres: EmbeddedPostgres) -> str:
     """The name of a database as it is right after the service's first start."""
     administration = administration_dsn(postgres)
-    ledger.query(administration, f"CREATE DATABASE {TEMPLATE} OWNER aiopypay")
+    ledger.query(administration, f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
     dsn = make_dsn(postgres.dsn, dbname=TEMPLATE)
-    migrations.apply(dsn)
+    migrations.apply(ledger.as_owner(dsn), SERVICE)
     with argon2_memory(CHEAP_MEMORY_KIB):
         run_apart(superuser.ensure_password(Settings(database_url=dsn, superuser_password=SUPERUSER_PASSWORD)))
     return TEMPLATE
@@ -97,16 +98,16 @@ def databases(postgres: EmbeddedPostgres, template: str) -> Iterator[Databases]:
 
 @pytest.fixture
 def database_url(databases: Databases) -> Iterator[str]:
-    """A DSN of a fresh, migrated database that belongs to the service's role; it goes after the test."""
+    """A DSN of a fresh, migrated database for the service's role, which owns nothing in it; it goes after the test."""
     with databases.fresh() as dsn:
         yield dsn
 
 
 @pytest.fixture
 def empty_database_url(databases: Databases) -> Iterator[str]:
-    """A DSN of a fresh database with nothing in it, not even the schema."""
+    """A DSN of a fresh database with nothing in it, not even the schema, for the role that migrates."""
     with databases.empty() as dsn:
-        yield dsn
+        yield ledger.as_owner(dsn)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from uuid import uuid4
 from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import EmbeddedPostgres
+from aiopypay.embedded.roles import OWNER
 from tests import ledger
 from tests.cluster import administration_dsn
 
@@ -34,7 +35,7 @@ class Databases:
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[str]:
-        """Lends a copy of the template; its DSN is for the service's role, who owns it."""
+        """Lends a copy of the template; its DSN is for the service's role, which owns nothing in it."""
         made, self._next = self._next, self._threads.submit(self._make, self._template)
         with self._lent(made.result()) as dsn:
             yield dsn
@@ -67,7 +68,7 @@ class Databases:
 
     def _make(self, template: str) -> str:
         name = f"test_{uuid4().hex}"
-        ledger.query(administration_dsn(self._server), f"CREATE DATABASE {name} OWNER aiopypay TEMPLATE {template}")
+        ledger.query(administration_dsn(self._server), f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
         return name
 
     def _drop(self, name: str) -> None:

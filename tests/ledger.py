@@ -7,6 +7,9 @@ from uuid import uuid4
 
 import psycopg2
 import psycopg2.extensions
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from aiopypay.embedded.roles import OWNER, SERVICE
 
 UNBALANCED_CURRENCIES = """
 SELECT currency_id, sum(amount) FROM accounts GROUP BY currency_id HAVING sum(amount) <> 0
@@ -62,9 +65,14 @@ WHERE id IN (SELECT id FROM external UNION ALL SELECT %(account_id)s)
 """
 
 
+def as_owner(database_url: str) -> str:
+    """Returns the URL for the role that owns the tables, where it is the service's, which may change little."""
+    return make_dsn(database_url, user=OWNER) if parse_dsn(database_url)["user"] == SERVICE else database_url
+
+
 def connect(database_url: str) -> psycopg2.extensions.connection:
-    """Returns a session of its own, in which each statement is its own transaction."""
-    connection = psycopg2.connect(database_url, connect_timeout=5)
+    """Returns a session of its own, in which each statement is its own transaction, of an operator: `as_owner`."""
+    connection = psycopg2.connect(as_owner(database_url), connect_timeout=5)
     connection.autocommit = True
     return connection
 

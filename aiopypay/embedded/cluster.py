@@ -1,9 +1,9 @@
-"""Makes a database cluster: initdb, its settings, the role and the database, then one rename. All of it or nothing."""
+"""Makes a database cluster: initdb, its settings, the roles and the database, then one rename. All of it or nothing."""
 
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiopypay.embedded.account import Account
@@ -11,10 +11,7 @@ from aiopypay.embedded.binaries import Binaries
 from aiopypay.embedded.errors import EmbeddedError
 from aiopypay.embedded.files import overwrite, sync_directory
 from aiopypay.embedded.processes import send
-
-DATABASE = "aiopypay"
-ROLE = "aiopypay"
-ADMINISTRATOR = "postgres"
+from aiopypay.embedded.roles import ADMINISTRATOR, ROLES_AND_DATABASE
 
 # The port is given at each start.
 CONFIGURATION = """
@@ -38,16 +35,11 @@ host    all          all   127.0.0.1/32  scram-sha-256
 host    replication  all   127.0.0.1/32  scram-sha-256
 """
 
-# For a single-user server, which takes one statement a line.
-ROLES_AND_DATABASE = f"""ALTER ROLE {ADMINISTRATOR} PASSWORD '{{password}}'
-CREATE ROLE {ROLE} LOGIN PASSWORD '{{password}}'
-CREATE DATABASE {DATABASE} OWNER {ROLE}
-"""
 
-
-def make_cluster(cluster: Path, binaries: Binaries, account: Account, password: str, lock: int) -> None:
+def make_cluster(cluster: Path, binaries: Binaries, account: Account, passwords: Mapping[str, str], lock: int) -> None:
     """Makes the cluster under a temporary name and renames it: killed in the middle, it is made anew.
 
+    `passwords` are the roles'.
     The children inherit `lock`, so that nobody starts over while orphans of a killed process still write.
     Raises `EmbeddedError`.
     """
@@ -62,7 +54,7 @@ def make_cluster(cluster: Path, binaries: Binaries, account: Account, password: 
         overwrite(configuration, configuration.read_text() + CONFIGURATION)
         overwrite(temporary / "pg_hba.conf", AUTHENTICATION)
         single: list[str | Path] = ["--single", "-c", "exit_on_error=on", "-D", temporary, "postgres"]
-        _run(account, [binaries.program("postgres"), *single], lock, ROLES_AND_DATABASE.format(password=password))
+        _run(account, [binaries.program("postgres"), *single], lock, ROLES_AND_DATABASE.format(**passwords))
         temporary.rename(cluster)
         sync_directory(cluster.parent)
     finally:

@@ -1,20 +1,21 @@
 """The embedded PostgreSQL server of one data directory."""
 
 import contextlib
-import secrets
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-
-from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import launch
 from aiopypay.embedded.account import Account, account_for_new_cluster, account_of_cluster
 from aiopypay.embedded.binaries import Binaries, find_binaries
-from aiopypay.embedded.cluster import DATABASE, ROLE, make_cluster
+from aiopypay.embedded.cluster import make_cluster
 from aiopypay.embedded.errors import EmbeddedError, StoppedByOperator
 from aiopypay.embedded.files import let_others_pass, locked, os_errors_explained, prepare_directory, write_once
 from aiopypay.embedded.processes import postmaster_pid
+from aiopypay.embedded.roles import ADMINISTRATOR, OWNER, SERVICE, Credentials, local_dsn, separate
 from aiopypay.embedded.starter import StarterFile
+
+logger = logging.getLogger(__name__)
 
 # pg_ctl hands these paths to a shell.
 UNSAFE_IN_PATHS = set("\"'`$\\\n\r")
@@ -23,14 +24,14 @@ UNSAFE_IN_PATHS = set("\"'`$\\\n\r")
 class EmbeddedPostgres:
     """One PostgreSQL cluster, `data_dir`/postgres, and the server on it.
 
-    Beside it lie `postgres.password`, `postgres.port`, `postgres.lock`, `postgres.starter` and, while the operator
-    keeps the server stopped, `postgres.stopped`. Methods block; they raise `EmbeddedError`. Processes that use the
-    same directory at the same time wait for each other.
+    Beside it lie the passwords of its roles, `postgres.port`, `postgres.lock`, `postgres.starter` and, while the
+    operator keeps the server stopped, `postgres.stopped`. Methods block; they raise `EmbeddedError`. Processes that use
+    the same directory at the same time wait for each other.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.absolute()
-        self.password_file = self.data_dir / "postgres.password"
+        self.credentials = Credentials(self.data_dir)
         self.port_file = self.data_dir / "postgres.port"
         self._mark_file = self.data_dir / "postgres.stopped"
         self._lock_file = self.data_dir / "postgres.lock"
@@ -63,15 +64,23 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """The libpq connection string of the service's role. Raises `EmbeddedError` before the cluster was made."""
-        return make_dsn(
-            host="127.0.0.1",
-            port=self.port,
-            user=ROLE,
-            dbname=DATABASE,
-            password=self._read(self.password_file),
-            sslmode="disable",
-            gssencmode="disable",
-        )
+        return self._dsn(SERVICE)
+
+    @property
+    def owner_dsn(self) -> str:
+        """The same of the role that owns the tables: for migrations, and for who corrects something by hand."""
+        return self._dsn(OWNER)
+
+    @property
+    def administrator_dsn(self) -> str:
+        """The same of PostgreSQL's superuser, for whom nothing is forbidden."""
+        return self._dsn(ADMINISTRATOR)
+
+    def _dsn(self, role: str) -> str:
+        return local_dsn(self.port, role, self._passwords()[role])
+
+    def _passwords(self) -> dict[str, str]:
+        return {role: self._read(file) for role, file in self.credentials.files.items()}
 
     def program(self, name: str) -> Path:
         """The path of one of PostgreSQL's programs, such as psql, of the cluster's version if there is a cluster."""
@@ -97,12 +106,14 @@ class EmbeddedPostgres:
                     self._starter.forget()
                 elif self._started_pid is None and self._starter.take_over(pid):
                     self._started_pid = pid
+                self._separate_roles()
                 return False
             launch.clear_remains(self.cluster)
             launch.check_port_is_free(self.port, self.port_file)
             try:
                 launch.launch(self.cluster, binaries, account, self.port)
                 launch.wait_for_answer(self.dsn, self.cluster)
+                self._separate_roles()
                 self._remember_start(for_operator)
             except BaseException:
                 launch.stop(self.cluster, "fast")
@@ -145,6 +156,10 @@ class EmbeddedPostgres:
         with os_errors_explained(self.data_dir):
             self._mark_file.unlink(missing_ok=True)
 
+    def _separate_roles(self) -> None:
+        if separate(self.port, self._passwords()):
+            logger.warning("The embedded PostgreSQL has a role each now for the service, its tables, and its operator.")
+
     def _remember_start(self, for_operator: bool) -> None:
         pid = self.pid
         if pid is None:
@@ -161,8 +176,10 @@ class EmbeddedPostgres:
             account = account_for_new_cluster(binaries.directory, self.cluster.parent.parent)
             if account.user is not None:
                 let_others_pass(self.data_dir)
-            password = write_once(self.password_file, secrets.token_urlsafe(24))
-            make_cluster(self.cluster, binaries, account, password, lock)
+            self.credentials.make()
+            make_cluster(self.cluster, binaries, account, self._passwords(), lock)
+        # Those that a cluster of an older version lacks.
+        self.credentials.make(OWNER, ADMINISTRATOR)
         if not self.port_file.exists():
             write_once(self.port_file, str(launch.free_port()))
         return binaries, account

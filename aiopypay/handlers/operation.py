@@ -1,5 +1,7 @@
 """GET /health and GET /metrics: both answer without a database."""
 
+from typing import Literal
+
 import msgspec
 from aiohttp import web
 
@@ -27,6 +29,8 @@ class HealthBody(msgspec.Struct):
     `fenced` says why it would not stand in, `disk` that its disk does not answer and nothing is booked until it does,
     `settling_waits_for` what the operator must see to. `refused_after_changes_elsewhere` counts, among what was refused
     at settling, orders on accounts that were changed in SQL just before the database was lost or while it was.
+    `database_roles` is `separate` where the service's role cannot switch off what keeps history as it is, `one` where
+    it can, for it owns the tables (APP_MIGRATION_URL), null before the database was met.
     """
 
     status: str
@@ -40,6 +44,7 @@ class HealthBody(msgspec.Struct):
     refused_at_settling: int
     refused_after_changes_elsewhere: int
     remembered: dict[str, int | bool]
+    database_roles: Literal["separate", "one"] | None
     version: str
 
 
@@ -71,5 +76,12 @@ def _body(report: Report) -> HealthBody:
         refused_at_settling=report.refused,
         refused_after_changes_elsewhere=report.refused_elsewhere,
         remembered=report.remembered,
+        database_roles=_roles(report.owns_tables),
         version=__version__,
     )
+
+
+def _roles(owns_tables: bool | None) -> Literal["separate", "one"] | None:
+    if owns_tables is None:
+        return None
+    return "one" if owns_tables else "separate"

@@ -50,6 +50,8 @@ class Deputy:
         self.forgotten = asyncio.Event()
         # Why the operator must look before anything goes on: a foreign database.
         self.foreign: str | None = None
+        # Whether the database's guards hold only for as long as the service wants them to.
+        self.owns_tables: bool | None = None
         self._withheld = Withheld(node)
         self._plans = PlanKeeping(node, self._withheld, moments)
 

@@ -87,6 +87,7 @@ class Keeper:
         moments, lease = self._deputy.moments, None
         async with moments.turn, moments.checked(self._database), self._database.transaction() as connection:
             heartbeat = await beat(connection)
+            self._deputy.owns_tables = heartbeat.owns_tables
             trouble = trouble_with(heartbeat, self._deputy.standing.installation_id)
             if trouble is None and heartbeat.newest_migration < migrations.newest():
                 trouble = "migrations are outstanding"

@@ -54,6 +54,8 @@ class Report:
     # Of those, how many touched accounts that others had changed since this node last knew of it.
     refused_elsewhere: int
     remembered: dict[str, int | bool]
+    # Whether the role of the service might switch the guards of history off; None before the database was met.
+    owns_tables: bool | None
 
 
 class StandIn:
@@ -87,6 +89,8 @@ class StandIn:
             self.deputy,
             self.changes,
             self._elsewhere,
+            migration_url=settings.migration_url or settings.database_url,
+            service_role=settings.service_role,
             writers_lock=self.writers_lock,
             keep_days=settings.offline.keep_days,
         )
@@ -135,6 +139,7 @@ class StandIn:
             refused=self._recovery.refused,
             refused_elsewhere=self._recovery.refused_elsewhere,
             remembered={"complete": self.deputy.filled, **contents.remembered},
+            owns_tables=self.deputy.owns_tables,
         )
 
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:

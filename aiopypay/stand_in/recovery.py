@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 
 from aiopypay import migrations
+from aiopypay.addresses import at_server
 from aiopypay.database import Database
 from aiopypay.errors import (
     DatabaseBusy,
@@ -30,9 +31,9 @@ from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.rejected import NotAwaited, Refusal
 from aiopypay.stand_in.settle import BATCH_SIZE, Settlement, SettlingStopped
 from aiopypay.stand_in.store import Store
-from aiopypay.store.installation import beat
+from aiopypay.store.installation import Heartbeat, beat
 from aiopypay.store.schema import has_schema
-from aiopypay.translation import one_line
+from aiopypay.translation import ServerUnproven, one_line
 
 PROBE_SECONDS = 0.5
 PROBE_DEADLINE_SECONDS = 1.0
@@ -40,6 +41,7 @@ BACKOFF_MAX_SECONDS = 10.0
 # What a kill takes at most of the hours that the database has been away.
 NOTE_SECONDS = 60.0
 READ_ONLY = "25006"
+INSUFFICIENT_PRIVILEGE = "42501"
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,16 @@ class Recovery:
         changes: UserChanges,
         elsewhere: ChangesElsewhere,
         *,
+        migration_url: str,
+        service_role: str | None,
         writers_lock: asyncio.Lock,
         keep_days: int,
     ) -> None:
         # A connection of its own, and no link: this one may touch the database while nobody else does.
         self._database = Database(database_url, connections=1)
         self._database_url = database_url
+        self._migration_url = migration_url
+        self._service_role = service_role
         self._deputy = deputy
         self._switch: ModeSwitch = deputy.switch
         self._node = node
@@ -127,30 +133,47 @@ class Recovery:
 
     async def _is_ready(self) -> bool:
         """Tells whether the database answers, can be written, is the one this node belongs to, and is migrated."""
-        try:
-            async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
-                await has_schema(connection)
-                heartbeat = await beat(connection)
-        except StatementRejected as rejected:
-            self._wait_for(f"the database has no aiopypay in it, or a broken one (SQLSTATE {rejected.sqlstate})")
+        heartbeat = await self._heartbeat()
+        if heartbeat is None:
             return False
-        except DatabaseUnfit as unfit:
-            self._wait_for(unfit.reason)
-            return False
-        except Problem as problem:
-            if getattr(problem.__cause__, "pgcode", None) == READ_ONLY:
-                self._wait_for("the database is read-only: promote it, or connect the primary")
-            logger.debug("The database is not back: %s", problem)
-            return False
-        except Exception:
-            # Whatever it is, looking again is all that leads back online.
-            logger.exception("The probe failed")
-            return False
+        self._deputy.owns_tables = heartbeat.owns_tables
         self._deputy.foreign = trouble_with(heartbeat, self._deputy.standing.installation_id)
         if self._deputy.foreign is not None:
             self._wait_for(self._deputy.foreign)
             return False
-        return heartbeat.newest_migration >= migrations.newest() or await self._migrate()
+        if heartbeat.newest_migration >= migrations.newest():
+            return True
+        if await self._migrate() == []:
+            self._wait_for(
+                "migrations are outstanding, but not where APP_MIGRATION_URL leads: it must be the same database, and "
+                "both roles need one search_path"
+            )
+        # The next look shows whether it was this database.
+        return False
+
+    async def _heartbeat(self) -> Heartbeat | None:
+        """Returns what the database answers, None where it does not, or cannot be written."""
+        try:
+            async with self._database.transaction(PROBE_DEADLINE_SECONDS) as connection:
+                await has_schema(connection)
+                return await beat(connection)
+        except StatementRejected as rejected:
+            if rejected.sqlstate == INSUFFICIENT_PRIVILEGE:
+                self._wait_for("the role of DATABASE_URL has no rights to the tables: `aiopypay migrate` gives them")
+            else:
+                self._wait_for(f"the database has no aiopypay in it, or a broken one (SQLSTATE {rejected.sqlstate})")
+        except DatabaseUnfit as unfit:
+            self._wait_for(unfit.reason)
+        except Problem as problem:
+            if getattr(problem.__cause__, "pgcode", None) == READ_ONLY:
+                self._wait_for("the database is read-only: promote it, or connect the primary")
+            elif isinstance(problem.__cause__, ServerUnproven):
+                self._wait_for(one_line(problem.__cause__))
+            logger.debug("The database is not back: %s", problem)
+        except Exception:
+            # Whatever it is, looking again is all that leads back online.
+            logger.exception("The probe failed")
+        return None
 
     async def _is_as_it_was_left(self) -> bool:
         """Looks under the lock of the node's moment: what is in doubt is decided by then, or it is not back."""
@@ -170,14 +193,15 @@ class Recovery:
             return False
         return True
 
-    async def _migrate(self) -> bool:
+    async def _migrate(self) -> list[str] | None:
+        """Returns what was outstanding, None where it could not be applied."""
+        # Where the probe has been, and not at another server that may have been this one's place before.
+        url = at_server(self._migration_url, self._database_url, self._database.server)
         try:
-            # Where the probe has been, and not at another server that may have been this one's place before.
-            await asyncio.to_thread(migrations.apply, self._database.server or self._database_url)
-        except (StartError, psycopg2.Error) as error:
+            return await asyncio.to_thread(migrations.apply, url, self._service_role)
+        except (StartError, psycopg2.Error, OSError) as error:
             self._wait_for(f"migrations could not be applied: {one_line(error)}")
-            return False
-        return True
+            return None
 
     async def _settle_until_online(self) -> None:
         backoff = PROBE_SECONDS

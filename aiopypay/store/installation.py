@@ -6,11 +6,13 @@ from uuid import UUID
 
 from aiopypay.statements import Connection, fetch
 
+OWNS_TABLES = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'transfers'::regclass"
+
 # It writes: a database that can only be read is not back.
-BEAT = """
+BEAT = f"""
 UPDATE installation SET heartbeat_at = now()
-RETURNING id, (SELECT max(name) FROM migrations)
-"""
+RETURNING id, (SELECT max(name) FROM migrations), ({OWNS_TABLES})
+"""  # noqa: S608 - SQL of ours
 
 REGISTER_NODE = """
 INSERT INTO nodes (id) VALUES (%(node_id)s)
@@ -57,10 +59,11 @@ SELECT_NODES = "SELECT id, registered_at, last_seen_at FROM nodes ORDER BY regis
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a writable database says of itself."""
+    """What a writable database says of itself, and whether our role owns the tables, or may act as who does."""
 
     installation_id: UUID
     newest_migration: str
+    owns_tables: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,11 @@ async def beat(connection: Connection) -> Heartbeat:
     """Writes a heartbeat and returns which database answered."""
     rows = await fetch(connection, BEAT)
     return Heartbeat(*rows[0])
+
+
+async def owns_tables(connection: Connection) -> bool:
+    """Tells whether our role owns the tables, or may act as who does: their guards hold as long as it wants them to."""
+    return bool((await fetch(connection, OWNS_TABLES))[0][0])
 
 
 async def register(connection: Connection, node_id: UUID) -> Lease:

@@ -16,6 +16,7 @@ from psycopg2.extensions import make_dsn
 
 from aiopypay import migrations
 from aiopypay.embedded import EmbeddedPostgres
+from aiopypay.embedded.roles import OWNER
 from tests import ledger
 from tests.client import Service
 from tests.cluster import administration_dsn
@@ -61,7 +62,7 @@ def paid(shared_base_url: str, shared_database_url: str) -> None:
         "MERGE INTO transfers USING orders ON order_id = orders.id WHEN MATCHED THEN DELETE",
     ],
 )
-@pytest.mark.parametrize("role", ["aiopypay", "postgres"])
+@pytest.mark.parametrize("role", [OWNER, "postgres"])
 def test_history_is_neither_changed_nor_deleted(
     shared_database_url: str, paid: None, statement: str, role: str
 ) -> None:
@@ -183,7 +184,7 @@ AS_REPLICA = "-c session_replication_role=replica"
 AS_NODE = "-c aiopypay.node=yes"
 
 
-def changed_by(database_url: str, *statements: str, role: str = "aiopypay", options: str = "") -> None:
+def changed_by(database_url: str, *statements: str, role: str = OWNER, options: str = "") -> None:
     """Executes statements in one session of this role."""
     connection = ledger.connect(make_dsn(database_url, user=role, options=options))
     try:
@@ -217,7 +218,7 @@ def logged_url(database_url: str) -> str:
          [("currencies", None)]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize(("role", "options"), [("aiopypay", ""), ("postgres", AS_REPLICA), ("aiopypay", AS_NODE)])
+@pytest.mark.parametrize(("role", "options"), [(OWNER, ""), ("postgres", AS_REPLICA), (OWNER, AS_NODE)])
 def test_what_others_than_nodes_change_is_logged(
     logged_url: str, statement: str, logged: list[tuple[str, int | None]], role: str, options: str
 ) -> None:
@@ -319,7 +320,7 @@ def test_migrations_apply_in_order_and_once(empty_database_url: str) -> None:
 def test_the_role_that_migrates_owns_the_tables(empty_database_url: str) -> None:
     migrations.apply(empty_database_url)
     owners = ledger.query(empty_database_url, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
-    assert owners == [("aiopypay",)]
+    assert owners == [(OWNER,)]
 
 
 def test_several_processes_that_start_together_apply_them_once(empty_database_url: str) -> None:

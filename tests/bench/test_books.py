@@ -3,7 +3,7 @@
 import pytest
 from psycopg2.extensions import make_dsn
 
-from aiopypay.embedded.cluster import ADMINISTRATOR
+from aiopypay.embedded.roles import ADMINISTRATOR
 from bench import crowd
 from bench.books import check, query
 from bench.errors import BenchError

@@ -58,7 +58,9 @@ def test_start_status_psql_and_stop(command: Start, data_dir: Path) -> None:
     status, output, _ = finished(command("db", "status"))
     assert status == 0
     assert str(embedded.pid) in output
-    assert finished(command("db", "psql", "-Atc", "SELECT 6 * 7")) == (0, "42\n", "")
+    assert finished(command("db", "psql", "-Atc", "SELECT 6 * 7, current_user")) == (0, "42|aiopypay_owner\n", "")
+    for role, user in (("service", "aiopypay"), ("administrator", "postgres")):
+        assert finished(command("db", "psql", "--role", role, "-Atc", "SELECT current_user")) == (0, f"{user}\n", "")
     assert finished(command("db", "stop"))[0] == 0
     assert not embedded.is_running()
     status, output, _ = finished(command("db", "status"))

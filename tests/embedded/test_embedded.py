@@ -17,6 +17,7 @@ from psycopg2.extensions import make_dsn
 
 from aiopypay.embedded import EmbeddedError, EmbeddedPostgres, StoppedByOperator
 from aiopypay.embedded.processes import cluster_processes, exists, send, wait_until
+from aiopypay.embedded.roles import FILES
 
 START = "import sys; from pathlib import Path; from aiopypay.embedded import EmbeddedPostgres; \
 EmbeddedPostgres(Path(sys.argv[1])).start()"
@@ -61,12 +62,12 @@ def test_a_first_start_makes_it_and_a_second_one_finds_it_running(embedded: Embe
 
 def test_another_start_sees_the_same_data_under_the_same_address(embedded: EmbeddedPostgres) -> None:
     embedded.start()
-    dsn = embedded.dsn
+    dsn = embedded.owner_dsn
     query(dsn, "CREATE TABLE kept AS SELECT 42 AS value")
     embedded.stop()
     again = EmbeddedPostgres(embedded.data_dir)
     assert again.start() is True
-    assert again.dsn == dsn
+    assert again.owner_dsn == dsn
     assert query(dsn, "SELECT value FROM kept") == [(42,)]
 
 
@@ -90,7 +91,7 @@ def test_it_is_made_to_keep_money_and_texts(embedded: EmbeddedPostgres, monkeypa
 
 def test_nobody_gets_in_without_the_password(embedded: EmbeddedPostgres) -> None:
     embedded.start()
-    for user in ("aiopypay", "postgres"):
+    for user in FILES:
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
             psycopg2.connect(make_dsn(embedded.dsn, user=user, password="guessed"))
 
@@ -102,20 +103,20 @@ def test_files_are_private(embedded: EmbeddedPostgres, data_dir: Path) -> None:
     assert permissions(data_dir) == (0o711 if passes else 0o700)
     assert permissions(embedded.cluster) == 0o700
     files = {path.name: permissions(path) for path in data_dir.iterdir() if path.is_file()}
-    assert set(files) == {"postgres.lock", "postgres.password", "postgres.port", "postgres.starter"}
+    assert set(files) == {"postgres.lock", "postgres.port", "postgres.starter", *FILES.values()}
     assert set(files.values()) == {0o600}
 
 
 def test_after_kill_9_the_next_start_recovers(embedded: EmbeddedPostgres) -> None:
     embedded.start()
-    query(embedded.dsn, "CREATE TABLE kept AS SELECT 42 AS value")
+    query(embedded.owner_dsn, "CREATE TABLE kept AS SELECT 42 AS value")
     with closing(psycopg2.connect(embedded.dsn)) as connection, connection.cursor() as cursor:
         # A backend that is busy outlives the postmaster for a moment.
         cursor.execute("SELECT 1")
         killed = kill(embedded)
         assert embedded.start() is True
     assert embedded.pid != killed
-    assert query(embedded.dsn, "SELECT value FROM kept") == [(42,)]
+    assert query(embedded.owner_dsn, "SELECT value FROM kept") == [(42,)]
 
 
 def test_a_process_id_that_is_another_programs_by_now_is_no_server(embedded: EmbeddedPostgres) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 import pytest
 
 from aiopypay import migrations
+from aiopypay.embedded.roles import SERVICE
 
 from .node import new_directory
 from .postgres import PostgresServer
@@ -99,7 +100,7 @@ def empty_postgres(postgres: PostgresServer) -> PostgresServer:
 @pytest.fixture
 def migrated_postgres(empty_postgres: PostgresServer) -> PostgresServer:
     """The cluster with a database for this test that has the service's schema."""
-    migrations.apply(empty_postgres.dsn)
+    migrations.apply(empty_postgres.owner_dsn, SERVICE)
     return empty_postgres
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aiopypay.database import Database
+from aiopypay.embedded.roles import SERVICE
 from aiopypay.errors import StatementRejected
 from aiopypay.group_commit import GroupCommit
 from aiopypay.idempotency import fingerprint, order_id
@@ -23,7 +24,10 @@ from aiopypay.statements import Connection, fetch
 
 from .postgres import PostgresServer
 
-CREATE_MARKS = "CREATE TABLE IF NOT EXISTS marks (id UUID PRIMARY KEY, number BIGINT GENERATED ALWAYS AS IDENTITY)"
+CREATE_MARKS = (
+    "CREATE TABLE IF NOT EXISTS marks (id UUID PRIMARY KEY, number BIGINT GENERATED ALWAYS AS IDENTITY);"
+    f"GRANT ALL ON marks TO {SERVICE}"
+)
 LOCK_MARKS = "LOCK TABLE marks IN ACCESS EXCLUSIVE MODE"
 
 

@@ -1,6 +1,7 @@
 """Two real servers: a primary, and the streaming standby that is promoted in its place."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def _copy(origin: PostgresServer, stack: contextlib.ExitStack, *options: str) ->
     stack.callback(copy.remove)
     copy.database = origin.database
     let_others_pass(copy.embedded.data_dir)
-    write_once(copy.embedded.password_file, origin.embedded.password_file.read_text().strip())
+    for role, file in origin.embedded.credentials.files.items():
+        shutil.copyfile(file, copy.embedded.credentials.files[role])
     write_once(copy.embedded.port_file, str(free_port()))
     program = origin.embedded.program("pg_basebackup")
     account = account_of_cluster(origin.embedded.cluster, program.parent)

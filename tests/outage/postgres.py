@@ -18,6 +18,8 @@ from psycopg2.extensions import make_dsn
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.embedded.account import account_of_cluster
 from aiopypay.embedded.processes import cluster_processes, send
+from aiopypay.embedded.roles import ADMINISTRATOR, OWNER
+from tests.cluster import share_password
 
 from .waiting import wait_until
 
@@ -33,6 +35,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="aiopypay-", dir="/tmp"))
         self.embedded = EmbeddedPostgres(self.directory)
+        share_password(self.embedded)
         self._databases = itertools.count(1)
         self._snapshots = itertools.count(1)
         self.database = "aiopypay"
@@ -45,7 +48,12 @@ class PostgresServer:
     @property
     def administrator_dsn(self) -> str:
         """The connection string of the superuser, who may do what the service may not."""
-        return make_dsn(self.dsn, user="postgres")
+        return make_dsn(self.dsn, user=ADMINISTRATOR)
+
+    @property
+    def owner_dsn(self) -> str:
+        """The connection string of the role that owns the tables: migrations run as it."""
+        return make_dsn(self.dsn, user=OWNER)
 
     @property
     def port(self) -> int:
@@ -60,7 +68,7 @@ class PostgresServer:
         if before.startswith("test_"):
             self.execute(f"DROP DATABASE {before} WITH (FORCE)")
         name = f"test_{next(self._databases)}"
-        self.execute(f"CREATE DATABASE {name} OWNER aiopypay")
+        self.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
         self.database = name
 
     def start(self) -> None:
@@ -161,8 +169,8 @@ class PostgresServer:
 
     @contextlib.contextmanager
     def connected(self, *, administrator: bool = False) -> Iterator[PgConnection]:
-        """A blocking connection beside the service's, in autocommit."""
-        dsn = self.administrator_dsn if administrator else self.dsn
+        """A blocking connection beside the service's, in autocommit: of the tables' owner, or of the superuser."""
+        dsn = self.administrator_dsn if administrator else self.owner_dsn
         with contextlib.closing(psycopg2.connect(make_dsn(dsn, **PATIENCE))) as connection:
             connection.autocommit = True
             yield connection

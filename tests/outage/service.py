@@ -14,6 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 import aiohttp
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from aiopypay.embedded.roles import OWNER, SERVICE
 
 from .load import SUPERUSER_PASSWORD
 from .waiting import eventually
@@ -44,7 +47,7 @@ class ServiceProcess:
         self._log_file = self._directory / "service.log"
         self._settings = {
             **SETTINGS,
-            "DATABASE_URL": database_url,
+            **_urls(database_url),
             "APP_DATA_DIR": str(self.data_dir),
             "APP_PORT": str(self.port),
             **(settings or {}),
@@ -90,6 +93,8 @@ class ServiceProcess:
 
     def configure(self, **settings: str | None) -> None:
         """Changes settings from the next start on; None unsets one."""
+        if (database_url := settings.get("DATABASE_URL")) is not None:
+            settings = {**settings, **_urls(database_url)}
         for name, value in settings.items():
             self._settings.pop(name, None)
             if value is not None:
@@ -222,3 +227,11 @@ def free_port() -> int:
     with socket.socket() as candidate:
         candidate.bind(("127.0.0.1", 0))
         return int(candidate.getsockname()[1])
+
+
+def _urls(database_url: str) -> dict[str, str]:
+    """The service works as its own role and migrates as another, whose password in these clusters is the same."""
+    urls = {"DATABASE_URL": database_url}
+    if parse_dsn(database_url)["user"] == SERVICE:
+        urls["APP_MIGRATION_URL"] = make_dsn(database_url, user=OWNER)
+    return urls

@@ -11,10 +11,11 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiopypay import errors, migrations
 from aiopypay.database import DEADLINE_SECONDS, Database
+from aiopypay.embedded.roles import SERVICE
 from aiopypay.errors import CommitInDoubt, DatabaseBusy, DatabaseUnavailable, Overloaded, StatementRejected
 from aiopypay.ledger import TransferOrder
 from aiopypay.pool import QUEUE_SECONDS
@@ -379,7 +380,7 @@ class TestSeveralAddresses:
 
 
 def _password(postgres: PostgresServer) -> str:
-    return postgres.embedded.password_file.read_text().strip()
+    return str(parse_dsn(postgres.dsn)["password"])
 
 
 class TestLateCommits:
@@ -678,7 +679,7 @@ class TestOrdersUnderDoubt:
     @pytest.fixture
     def accounts(self, empty_postgres: PostgresServer) -> Accounts:
         """A user and two accounts of theirs, of which the first holds 100."""
-        migrations.apply(empty_postgres.dsn)
+        migrations.apply(empty_postgres.owner_dsn, SERVICE)
         ((user_id,),) = empty_postgres.execute(
             "INSERT INTO users (username, full_name, password_hash) VALUES ('anna', 'Anna', '!') RETURNING id"
         )

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import aiohttp
 import pytest
 
-from aiopypay.server import START_PATIENCE_SECONDS
+from aiopypay.preparation import START_PATIENCE_SECONDS
 
 from .checker import check
 from .load import Load, Person, register_people
