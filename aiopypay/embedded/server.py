@@ -77,7 +77,7 @@ class EmbeddedPostgres:
         return self._dsn(ADMINISTRATOR)
 
     def _dsn(self, role: str) -> str:
-        return local_dsn(self.port, role, self._passwords()[role])
+        return local_dsn(self.port, role, self._read(self.credentials.files[role]))
 
     def _passwords(self) -> dict[str, str]:
         return {role: self._read(file) for role, file in self.credentials.files.items()}
