@@ -65,9 +65,12 @@ async def prepare_database(settings: Settings) -> None:
 async def _prepare(settings: Settings) -> None:
     assert settings.database_url is not None  # noqa: S101 - the caller has chosen one
     migration_url = settings.migration_url or settings.database_url
-    if not await _has_schema(migration_url) and has_met_database(settings):
+    is_there = await _has_schema(migration_url)
+    if not is_there and has_met_database(settings):
         # Not the database that this node knows. Nothing is written into it; recovery tells the operator.
         return
+    if migration_url != settings.database_url and await _has_schema(settings.database_url) and not is_there:
+        raise StartError(f"the tables are there for one role and not for the other: {ADVICE['42P01']}")
     await asyncio.to_thread(migrations.apply, migration_url, settings.service_role)
     await superuser.ensure_password(settings)
     await _check(settings)

@@ -25,12 +25,13 @@ STOP_SECONDS = 10
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 CONFIGURATION = """
 [databases]
-* = host=127.0.0.1 port={server_port} user={user} password={password}
+* = host=127.0.0.1 port={server_port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = any
+auth_type = scram-sha-256
+auth_file = {users}
 """
 
 
@@ -57,10 +58,10 @@ class Pooler:
     def start(self, **settings: str | int) -> None:
         """Starts it with these settings; returns when it accepts connections."""
         server = parse_dsn(self._postgres.dsn)
-        file = self._directory / "pgbouncer.ini"
-        text = CONFIGURATION.format(
-            server_port=self._postgres.port, user=server["user"], password=server["password"], port=self.port
-        )
+        file, users = self._directory / "pgbouncer.ini", self._directory / "users"
+        users.write_text(f'"{server["user"]}" "{server["password"]}"\n')
+        self._account.own(users)
+        text = CONFIGURATION.format(server_port=self._postgres.port, users=users, port=self.port)
         file.write_text(text + "".join(f"{name} = {value}\n" for name, value in settings.items()))
         self._account.own(file)
         with (self._directory / "pgbouncer.log").open("a") as log:

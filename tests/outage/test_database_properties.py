@@ -12,6 +12,7 @@ from psycopg2.extensions import make_dsn
 from aiopypay import migrations
 from aiopypay.addresses import SESSION_SETTINGS
 from aiopypay.database import Database
+from aiopypay.embedded.roles import OWNER
 from aiopypay.errors import DatabaseUnfit, StartError
 from aiopypay.statements import fetch
 from aiopypay.store.schema import TABLES, has_schema
@@ -80,7 +81,7 @@ KEYS = ("NULL", "null", "it's", r"k\'1\n", '{a,"b"}', "%(id)s")
 @contextlib.contextmanager
 def hostile(postgres: PostgresServer, where: str) -> Iterator[None]:
     """Within, new sessions of the service's begin with HOSTILE, unless they say otherwise."""
-    target = {"role": "ROLE aiopypay", "database": f"DATABASE {postgres.database}"}[where]
+    target = {"role": "ROLE aiopypay", "owner": f"ROLE {OWNER}", "database": f"DATABASE {postgres.database}"}[where]
     try:
         for name, value in HOSTILE.items():
             postgres.execute_elsewhere(f"ALTER {target} SET {name} = '{value}'")
@@ -137,9 +138,9 @@ class TestSettings:
             "CREATE TABLE found_by_the_path ()"
         )
         monkeypatch.setattr(migrations, "DIRECTORIES", (tmp_path,))
-        empty_postgres.execute("CREATE SCHEMA theirs AUTHORIZATION aiopypay")
-        with hostile(empty_postgres, "role"):
-            migrations.apply(make_dsn(empty_postgres.dsn, options="-c search_path=theirs -c array_nulls=off"))
+        empty_postgres.execute(f"CREATE SCHEMA theirs AUTHORIZATION {OWNER}")
+        with hostile(empty_postgres, "owner"):
+            migrations.apply(make_dsn(empty_postgres.owner_dsn, options="-c search_path=theirs -c array_nulls=off"))
 
         seen = dict(empty_postgres.execute("SELECT name, value FROM theirs.seen"))
         assert seen == SESSION_SETTINGS | migrations.PATIENT
@@ -197,7 +198,7 @@ class TestSettings:
         postgres.new_database()
         postgres.execute_elsewhere(f"DROP DATABASE {postgres.database}")
         postgres.execute_elsewhere(
-            f"CREATE DATABASE {postgres.database} OWNER aiopypay TEMPLATE template0 "
+            f"CREATE DATABASE {postgres.database} OWNER {OWNER} TEMPLATE template0 "
             "ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
         )
         service = new_service(postgres.dsn)
@@ -245,8 +246,8 @@ class TestSchemas:
         assert [name for (name,) in rows] == [*TABLES]
 
     async def test_one_of_the_operators_own_is_fine(self, empty_postgres: PostgresServer) -> None:
-        empty_postgres.execute("CREATE SCHEMA theirs AUTHORIZATION aiopypay")
-        dsn = make_dsn(empty_postgres.dsn, options="-c search_path=theirs,public")
+        empty_postgres.execute(f"CREATE SCHEMA theirs AUTHORIZATION {OWNER}")
+        dsn = make_dsn(empty_postgres.owner_dsn, options="-c search_path=theirs,public")
         database = Database(dsn, connections=1)
         async with database.reading() as connection:
             assert not await has_schema(connection)
@@ -287,7 +288,7 @@ def strange_postgres(postgres: PostgresServer) -> PostgresServer:
     postgres.new_database()
     name = postgres.database
     postgres.execute_elsewhere(f"DROP DATABASE {name}")
-    postgres.execute_elsewhere(f"CREATE DATABASE {name} OWNER aiopypay ENCODING 'SQL_ASCII' TEMPLATE template0")
+    postgres.execute_elsewhere(f"CREATE DATABASE {name} OWNER {OWNER} ENCODING 'SQL_ASCII' TEMPLATE template0")
     return postgres
 
 
@@ -316,7 +317,7 @@ class TestEncodings:
         assert "SQL_ASCII" not in unfit.value.detail
         assert "SQL_ASCII" in unfit.value.reason
         with pytest.raises(StartError, match="SQL_ASCII"):
-            migrations.apply(strange_postgres.dsn)
+            migrations.apply(strange_postgres.owner_dsn)
         database.close()
 
     async def test_one_first_seen_after_the_start_is_waited_for(self, shop: Shop) -> None:

@@ -110,7 +110,7 @@ class TestErrors:
         )
         monkeypatch.setattr(migrations, "DIRECTORIES", (tmp_path,))
         with pytest.raises(StartError, match=r"0001_bad\.sql failed: .*SQLSTATE 23514") as raised:
-            migrations.apply(empty_postgres.dsn)
+            migrations.apply(empty_postgres.owner_dsn)
         assert SECRET not in str(raised.value)
 
     def test_one_that_only_has_text_has_one_line_of_it(self) -> None:

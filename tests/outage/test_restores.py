@@ -38,7 +38,7 @@ async def back_up(shop: Shop) -> None:
     await shop.take_database()
     await shop.service.wait_mode("stand-in")
     shop.postgres.execute_elsewhere("DROP DATABASE IF EXISTS backup")
-    shop.postgres.execute_elsewhere(f"CREATE DATABASE backup OWNER aiopypay TEMPLATE {shop.postgres.database}")
+    shop.postgres.execute_elsewhere(f"CREATE DATABASE backup OWNER aiopypay_owner TEMPLATE {shop.postgres.database}")
     await shop.bring_database()
     await shop.is_online()
 
@@ -49,7 +49,7 @@ async def restore(shop: Shop) -> None:
     await shop.service.wait_mode("stand-in")
     ours = shop.postgres.database
     shop.postgres.execute_elsewhere(f"DROP DATABASE {ours} WITH (FORCE)")
-    shop.postgres.execute_elsewhere(f"CREATE DATABASE {ours} OWNER aiopypay TEMPLATE backup")
+    shop.postgres.execute_elsewhere(f"CREATE DATABASE {ours} OWNER aiopypay_owner TEMPLATE backup")
     await shop.bring_database()
 
 

@@ -192,7 +192,7 @@ async def _another_database(shop: Shop, new_service: NewService, kind: str) -> A
     """An empty database, or another service's, in place of ours."""
     ours = shop.postgres.database
     shop.postgres.execute_elsewhere(f"ALTER DATABASE {ours} RENAME TO {ours}_aside")
-    shop.postgres.execute_elsewhere(f"CREATE DATABASE {ours} OWNER aiopypay")
+    shop.postgres.execute_elsewhere(f"CREATE DATABASE {ours} OWNER aiopypay_owner")
     try:
         if kind == "foreign":
             stranger = new_service(shop.postgres.dsn)
