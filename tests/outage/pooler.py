@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as PgConnection  # noqa: N812 - a cla
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiopypay.embedded.account import account_of_cluster
+from aiopypay.embedded.roles import FILES
 
 from .postgres import PostgresServer
 from .service import free_port
@@ -59,7 +60,8 @@ class Pooler:
         """Starts it with these settings; returns when it accepts connections."""
         server = parse_dsn(self._postgres.dsn)
         file, users = self._directory / "pgbouncer.ini", self._directory / "users"
-        users.write_text(f'"{server["user"]}" "{server["password"]}"\n')
+        # In these clusters all roles have one password.
+        users.write_text("".join(f'"{role}" "{server["password"]}"\n' for role in FILES))
         self._account.own(users)
         text = CONFIGURATION.format(server_port=self._postgres.port, users=users, port=self.port)
         file.write_text(text + "".join(f"{name} = {value}\n" for name, value in settings.items()))
