@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from aiopypay.addresses import blocking_dsns, single_address_dsns
+from aiopypay.addresses import at_server, blocking_dsns, single_address_dsns
 
 
 async def both(database_url: str) -> list[dict[str, str]]:
@@ -82,3 +82,19 @@ def test_settings_of_those_who_block_stand_after_the_others() -> None:
     options = parse_dsn(dsn)["options"].split(" -c ")
     assert [option for option in options if "statement_timeout" in option] == ["statement_timeout=0"]
     assert options[0] == "-c jit=on"
+
+
+def test_another_role_is_led_to_the_same_server_where_it_names_the_same_hosts() -> None:
+    url, owners = "host=db1,db2 user=service", "host=db1,db2 user=owner password=own sslmode=require"
+    server = "host=db2 hostaddr=10.0.0.2 port=5432 user=service application_name=aiopypay"
+    assert parse_dsn(at_server(owners, url, server)) == {
+        "host": "db2",
+        "hostaddr": "10.0.0.2",
+        "port": "5432",
+        "user": "owner",
+        "password": "own",
+        "sslmode": "require",
+    }
+    assert at_server(owners, url, None) == owners
+    # Past a pooler.
+    assert at_server("host=db1 port=5433 user=owner", url, server) == "host=db1 port=5433 user=owner"

@@ -244,3 +244,33 @@ class TestReadEnvironment:
         (directory / ".env").write_bytes(b"APP_PORT=\xff\xfe\n")
         with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
             read_environment()
+
+
+class TestMigrationURL:
+    OWNER = "postgresql://owner:secret@127.0.0.1/aiopypay"
+    SERVICE = "postgresql://service:secret@127.0.0.1/aiopypay"
+
+    def test_it_names_another_role_than_the_services(self) -> None:
+        settings = Settings.from_environment({"DATABASE_URL": self.SERVICE, "APP_MIGRATION_URL": self.OWNER})
+        assert (settings.migration_url, settings.service_role) == (self.OWNER, "service")
+        assert "secret" not in repr(settings)
+
+    def test_without_it_or_with_the_same_user_one_role_does_all(self) -> None:
+        assert Settings.from_environment({"DATABASE_URL": self.SERVICE}).service_role is None
+        same = {"DATABASE_URL": self.SERVICE, "APP_MIGRATION_URL": f"{self.SERVICE}?sslmode=require"}
+        assert Settings.from_environment(same).service_role is None
+
+    @pytest.mark.parametrize(
+        ("database_url", "migration_url", "named"),
+        [
+            (None, OWNER, "DATABASE_URL must be set"),
+            ("host=127.0.0.1", OWNER, "DATABASE_URL must name the user"),
+            (SERVICE, "http://127.0.0.1", "APP_MIGRATION_URL is not a PostgreSQL URL"),
+        ],
+    )
+    def test_a_bad_one_is_one_line(self, database_url: str | None, migration_url: str, named: str) -> None:
+        values = {"DATABASE_URL": database_url or "", "APP_MIGRATION_URL": migration_url}
+        with pytest.raises(SettingsError, match=named) as caught:
+            Settings.from_environment(values)
+        assert str(caught.value).isprintable()
+        assert "secret" not in str(caught.value)
