@@ -27,7 +27,7 @@ ADVICE = {
     "3D": "name another in {setting}, or make it with CREATE DATABASE … OWNER … ENCODING 'UTF8' TEMPLATE template0",
     "3F": "the search_path of the role names no schema that is there: make it, or ALTER ROLE … SET search_path",
     "25006": "connect the primary, or have ALTER DATABASE … RESET default_transaction_read_only",
-    "42501": "the role that migrates must own what is there and may make more (GRANT CREATE, USAGE ON SCHEMA …): give it "
+    "42501": "the role that migrates must own what is there, and make more (GRANT CREATE, USAGE ON SCHEMA …): give it "
     "that, or name one in APP_MIGRATION_URL that has it",
     "42P01": "APP_MIGRATION_URL and DATABASE_URL must lead to the same database, and both roles need one search_path",
 }
