@@ -1,6 +1,8 @@
 """The service works as a role that owns nothing: what keeps history as it is does not depend on the service's will."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,12 +12,18 @@ import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiopypay import migrations
+from aiopypay.database import Database
 from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.embedded.roles import OWNER, SERVICE
 from aiopypay.errors import StartError
+from aiopypay.ledger import Currency
 from aiopypay.preparation import prepare_database
 from aiopypay.settings import Settings
+from aiopypay.store import change_log, installation, moments, orders, recreation
+from aiopypay.store.accounts import AccountState
+from aiopypay.store.moments import Moment
 from aiopypay.store.schema import TABLES
+from aiopypay.store.users import User
 from tests import ledger
 from tests.client import Service
 from tests.cluster import administration_dsn
@@ -251,3 +259,42 @@ async def test_two_urls_that_lead_to_two_databases_are_said_at_once(database_url
     other = make_dsn(empty_database_url, user=SERVICE)
     line = await refusal(other, migration_url=ledger.as_owner(database_url))
     assert "must lead to the same database" in line
+
+
+# What the service does beside its routes
+
+
+async def test_the_service_may_put_back_what_an_older_backup_lacks(database_url: str) -> None:
+    """As `journal replay` does, and leaves the other nodes."""
+    database = Database(database_url, connections=1)
+    node_id, moment, now = uuid4(), Moment(1, uuid4()), datetime.now(UTC)
+    user = User(40, "anna", "Anna", "!", is_admin=False, is_active=False, deactivations=2)
+    pounds = Currency("GBP", "Pound", Decimal("0.01"), 2, commission_account_id=90, external_account_id=-9)
+    try:
+        async with database.transaction() as connection:
+            await recreation.raise_sequences(connection, users=50, accounts=100, transfers=1000)
+            await recreation.put_user_back(connection, user, 7, now)
+            await recreation.renew_user(connection, user)
+            assert await recreation.put_currencies_back(connection, [pounds]) == [pounds]
+            account = AccountState(90, 40, "GBP", Decimal(0), 3, now, None)
+            await recreation.put_account_back(connection, account)
+            order_id = uuid4()
+            assert await orders.claim_key(connection, order_id, 40, "key", b"content")
+            await recreation.mark_opened(connection, order_id, 40, now)
+        async with database.transaction() as connection:
+            await installation.register(connection, node_id)
+            await moments.replace_moment(connection, moments.Step(node_id, (), moment, is_first=True))
+            await moments.replace_moment(connection, moments.Step(node_id, (moment,), Moment(2, uuid4())))
+            assert (await moments.moment_of(connection, node_id)) is not None
+            assert await installation.move(connection, node_id)
+            await installation.remove(connection, node_id)
+        ledger.query(database_url, "UPDATE change_log SET logged_at = now() - INTERVAL '2 days'")
+        async with database.transaction() as connection:
+            seen = (await change_log.look(connection, None, overlap=False)).snapshot
+            assert await change_log.prune(connection, seen) > 0
+    finally:
+        database.close()
+    assert ledger.query(database_url, "SELECT id, order_id IS NULL, version FROM accounts WHERE id = 90") == [
+        (90, False, 4)
+    ]
+    assert ledger.query(database_url, "SELECT last_value FROM transfers_id_seq") == [(1000,)]
