@@ -86,6 +86,9 @@ def problem_response(
     status = status or problem.status
     body = json.dumps(problem.members(request.get(REQUEST_ID), status)).encode()
     response = web.Response(body=body, status=status, content_type="application/problem+json")
+    if status == 408:
+        # Whatever still comes of the request is nobody's.
+        response.force_close()
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="aiopypay", charset="UTF-8"'
     if problem.retry_after_seconds is not None:
