@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import web, web_protocol
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -21,6 +21,8 @@ ANSWER_BYTES_MIN = 10 * 1024
 KEEPALIVE_SECONDS = 75.0
 # Data goes to the parser in pieces, so that what a head and what follows it take is told apart well enough.
 PIECE_BYTES = 8 * 1024
+# Requests that are parsed and wait for the answer to the one before, each with a head; aiohttp has no option for it.
+web_protocol.MAX_MSG_QUEUE_SIZE = 4
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +92,7 @@ class HttpProtocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to serve."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of TCP
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -134,6 +135,8 @@ class HttpProtocol(RequestHandler):
         response = problem_response(request, problem, status=max(status, problem.status))
         set_common_headers(response, request[REQUEST_ID])
         response.force_close()
+        # aiohttp takes what it could not parse for HTTP/1.0, and leaves this out.
+        response.headers["Connection"] = "close"
         return response
 
     def _more_of_a_head(self, size: int) -> None:

@@ -17,6 +17,8 @@ BACKLOG = 1024
 # Then those that are open have their turn.
 ACCEPTED_AT_ONCE = 100
 PAUSE_SECONDS = 0.1
+# What the system keeps of one connection, each way; by itself it takes megabytes, of those who do not read, too.
+SOCKET_BYTES = 64 * 1024
 # This machine has no such network; another of the host's addresses will do.
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
@@ -117,6 +119,8 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
                 failures.append(error)
                 continue
             undo.callback(listening.close)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                listening.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
             listening.setblocking(False)
             sockets.append(listening)
         if not sockets:

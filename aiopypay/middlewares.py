@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 
 from aiopypay import errors
 from aiopypay.metrics import Metrics
+from aiopypay.pieces import in_pieces
 from aiopypay.random_ids import random_bytes
 from aiopypay.stand_in.mode import Mode, ModeSwitch
 
@@ -103,6 +104,7 @@ def problem_response(
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
     set_common_headers(response, request[REQUEST_ID])
+    in_pieces(response)
     if request.app[MODE].mode is not Mode.ONLINE:
         response.headers["Aiopypay-Mode"] = "stand-in"
 

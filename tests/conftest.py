@@ -188,7 +188,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 @contextlib.asynccontextmanager
 async def _served(settings: Settings) -> AsyncIterator[Service]:
-    runner = Runner(create_app(settings))
+    runner = Runner(create_app(settings), trusted_proxies=settings.trusted_proxies)
     await runner.setup()
     try:
         await runner.listen("127.0.0.1", 0)
