@@ -22,7 +22,7 @@ KEEPALIVE_SECONDS = 75.0
 # Data goes to the parser in pieces, so that what a head and what follows it take is told apart well enough.
 PIECE_BYTES = 8 * 1024
 # Requests that are parsed and wait for the answer to the one before, each with a head; aiohttp has no option for it.
-web_protocol.MAX_MSG_QUEUE_SIZE = 4
+web_protocol.MAX_MSG_QUEUE_SIZE = 2
 
 logger = logging.getLogger(__name__)
 
