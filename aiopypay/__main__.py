@@ -16,7 +16,8 @@ import uvloop
 from aiopypay.database_commands import db, whereabouts
 from aiopypay.embedded import EmbeddedError, EmbeddedPostgres, StoppedByOperator
 from aiopypay.errors import StartError
-from aiopypay.settings import Settings, SettingsError, read_environment
+from aiopypay.setting_names import SettingsError
+from aiopypay.settings import Settings, read_environment
 from aiopypay.stand_in_commands import journal, lease
 from aiopypay.translation import one_line
 

@@ -45,15 +45,22 @@ class Batcher(Generic[Item, Result]):
         A caller that is cancelled while its item still waits takes it out; once its batch has started, it runs.
         """
         weight = self._weigh(item)
-        # What is heavier than the whole queue has its turn when nothing waits.
-        if self.queued and self.queued + weight > self._queue_size:
-            raise Overloaded("Too many requests are waiting. Try again in a moment.")
+        refusal = self.refusal(weight)
+        if refusal is not None:
+            raise refusal
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future, weight))
         self.queued += weight
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await future
+
+    def refusal(self, weight: int = 1) -> Overloaded | None:
+        """Returns what an item of that weight would be told instead of being queued."""
+        # What is heavier than the whole queue has its turn when nothing waits.
+        if self.queued and self.queued + weight > self._queue_size:
+            return Overloaded("Too many requests are waiting. Try again in a moment.")
+        return None
 
     async def drain(self) -> None:
         """Waits until everything submitted so far has its outcome."""

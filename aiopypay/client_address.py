@@ -30,11 +30,21 @@ def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
 
 def throttled_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
     """Returns what the client is counted under: the address, of IPv6 the network that one customer has."""
-    text = client_address(request, trusted)
+    return network_of(client_address(request, trusted))
+
+
+def network_of(text: str) -> str:
+    """Returns what an address is counted under: itself, of IPv6 the network that one customer has."""
     address = _parsed(text)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, IPV6_PREFIX), strict=False))
-    return text
+    return text if address is None else str(address)
+
+
+def is_within(text: str, networks: Sequence[Network]) -> bool:
+    """Tells whether an address is in one of the networks."""
+    address = _parsed(text)
+    return address is not None and any(address in network for network in networks)
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

@@ -141,7 +141,7 @@ class MethodNotAllowed(Problem):
 
 
 class RequestTimeout(Problem):
-    """The client did not send its body in time."""
+    """The client did not send its request in time. The connection ends with the answer."""
 
     status, slug, title = 408, "request-timeout", "Request timeout"
 
@@ -215,6 +215,12 @@ class IdempotencyKeyReused(Problem):
 
 class RequestKeyReused(IdempotencyKeyReused):
     """The key of a whole bulk was used before with another content."""
+
+
+class HeadTooLarge(Problem):
+    """The request line and the headers are longer than is taken."""
+
+    status, slug, title = 431, "head-too-large", "Request header fields too large"
 
 
 class TooManyRequests(Problem):

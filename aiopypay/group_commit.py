@@ -80,6 +80,13 @@ class GroupCommit:
         """
         return await self._batches.submit(unit)
 
+    def refusal(self) -> Problem | None:
+        """Returns what any order would be refused with now, whatever it is; None where one would be judged.
+
+        A database that is lost and not yet missed is found out by the next order, or within a second.
+        """
+        return self._batches.refusal() or self._deputy.refusal()
+
     async def drain(self) -> None:
         """Waits until every order submitted so far has its answer."""
         await self._batches.drain()

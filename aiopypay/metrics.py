@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from aiopypay.connections import Connections
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,6 +39,10 @@ class Metrics:
         """Tells, each time, how many orders were refused at settling, and of them through changes made elsewhere."""
         self._registry.register(_Refusals(refusals))
 
+    def watch_connections(self, connections: Connections) -> None:
+        """Tells, each time, of the connections of a server."""
+        self._registry.register(_Connections(connections))
+
     def text(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
@@ -55,4 +61,23 @@ class _Refusals(Collector):
             "aiopypay_refused_after_changes_elsewhere",
             "Of those, how many were on accounts that were changed in SQL without this node knowing",
             elsewhere,
+        )
+
+
+class _Connections(Collector):
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        yield GaugeMetricFamily("aiopypay_connections", "Connections that are open", len(self._connections))
+        ended = CounterMetricFamily(
+            "aiopypay_connections_ended", "Connections that the service refused or ended itself", labels=["why"]
+        )
+        for why, count in self._connections.ended.items():
+            ended.add_metric([why], count)
+        yield ended
+        yield CounterMetricFamily(
+            "aiopypay_out_of_files",
+            "Times that no connection was accepted, for the system lets this process open no more files",
+            self._connections.times_out_of_files,
         )

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 
 from aiopypay import errors
 from aiopypay.metrics import Metrics
+from aiopypay.pieces import in_pieces
 from aiopypay.random_ids import random_bytes
 from aiopypay.stand_in.mode import Mode, ModeSwitch
 
@@ -86,6 +87,9 @@ def problem_response(
     status = status or problem.status
     body = json.dumps(problem.members(request.get(REQUEST_ID), status)).encode()
     response = web.Response(body=body, status=status, content_type="application/problem+json")
+    if status == 408:
+        # Whatever still comes of the request is nobody's.
+        response.force_close()
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="aiopypay", charset="UTF-8"'
     if problem.retry_after_seconds is not None:
@@ -100,6 +104,7 @@ def problem_response(
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Sets what every response carries (a signal, so that it meets those made outside handlers, too)."""
     set_common_headers(response, request[REQUEST_ID])
+    in_pieces(response)
     if request.app[MODE].mode is not Mode.ONLINE:
         response.headers["Aiopypay-Mode"] = "stand-in"
 

@@ -41,14 +41,14 @@ async def serve(settings: Settings) -> None:
 
 
 async def _start(settings: Settings) -> web.AppRunner:
-    allow_files()
+    connections_max = allow_files()
     asyncio.get_running_loop().set_exception_handler(driver.log_loop_failure)
     await prepare_database(settings)
     app = create_app(settings)
-    runner = Runner(app)
+    runner = Runner(app, trusted_proxies=settings.trusted_proxies, connections_max=connections_max)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+        await runner.listen(settings.host, settings.port)
     except OSError as error:
         await runner.cleanup()
         raise StartError(
@@ -56,6 +56,8 @@ async def _start(settings: Settings) -> web.AppRunner:
             "set APP_HOST and APP_PORT to a free address"
         ) from error
     _spare_the_collector()
+    if settings.self_deposit:
+        logger.warning("Anybody may deposit to themselves: set APP_SELF_DEPOSIT=no before real money is involved.")
     logger.info("Serving on http://%s:%s", settings.host, settings.port)
     return runner
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -13,6 +13,9 @@ from typing import Self
 import psycopg2
 from dotenv import dotenv_values
 from psycopg2.extensions import make_dsn, parse_dsn
+
+from aiopypay import setting_names
+from aiopypay.setting_names import ENV_FILE, PREFIX, SettingsError
 
 AMOUNT_MAX = Decimal(10**12)
 PASSWORD_LENGTH_MAX = 256
@@ -30,15 +33,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])
 USUAL_PORT = re.compile(r"http://.*:80$|https://.*:443$")
 WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
-ENV_FILE = ".env"
 DATABASE_URL_EXAMPLE = "postgresql://user:password@127.0.0.1:5432/aiopypay"
-
-
-class SettingsError(Exception):
-    """A setting has a bad value. The message is one line: the setting, the problem, an example; never a secret."""
-
-    def __init__(self, name: str, problem: str, example: str) -> None:
-        super().__init__(f"{name} {problem}, for example {example if name == ENV_FILE else f'{name}={example}'}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ class Settings:
 def read_environment() -> dict[str, str]:
     """The process's environment over the `.env` file of the working directory, where there is one.
 
-    Raises `SettingsError` if that file cannot be read.
+    Raises `SettingsError` if that file cannot be read, or a name is a setting's misspelt.
     """
     try:
         file_values = dotenv_values(ENV_FILE, interpolate=False)
@@ -127,7 +122,15 @@ def read_environment() -> dict[str, str]:
             ENV_FILE, f"cannot be read ({reason}); it holds lines of NAME=value", "APP_PORT=8080"
         ) from None
     from_file = {name: value for name, value in file_values.items() if value}
-    return from_file | {name: value for name, value in os.environ.items() if value}
+    environment = {name: value for name, value in os.environ.items() if value}
+    return setting_names.checked(known_names(), from_file, environment)
+
+
+def known_names() -> list[str]:
+    """Returns the names `APP_…` of all settings: those of the fields, so that a new one is known by itself."""
+    names = [one.name for one in fields(Settings) if one.name not in ("database_url", "offline")]
+    names += [f"offline_{one.name}" for one in fields(OfflineSettings)]
+    return [PREFIX + name.upper() for name in names]
 
 
 def _present(environment: Mapping[str, str]) -> dict[str, str]:

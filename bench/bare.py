@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from aiopypay.http_server import KEEPALIVE_SECONDS
+from aiopypay.http_protocol import KEEPALIVE_SECONDS
 
 # Without spaces, as the service writes it.
 dumps = json.JSONEncoder(separators=(",", ":")).encode

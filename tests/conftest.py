@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import aiohttp
 import hypothesis
 import pytest
-from aiohttp import web
 from psycopg2.extensions import make_dsn
 
 from aiopypay import migrations, passwords, superuser
@@ -190,11 +189,10 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 @contextlib.asynccontextmanager
 async def _served(settings: Settings) -> AsyncIterator[Service]:
-    runner = Runner(create_app(settings))
+    runner = Runner(create_app(settings), trusted_proxies=settings.trusted_proxies)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+        await runner.listen("127.0.0.1", 0)
         host, port = runner.addresses[0][:2]
         connector = aiohttp.TCPConnector(limit=256)
         async with aiohttp.ClientSession(connector=connector) as session:

@@ -1,4 +1,4 @@
-"""GET /health and GET /metrics: both answer without a database."""
+"""GET /health, /health/ready and /metrics: they answer without a database, and without the node's disk."""
 
 from typing import Literal
 
@@ -7,13 +7,16 @@ from aiohttp import web
 
 from aiopypay import __version__
 from aiopypay.answers import answers
-from aiopypay.handlers import STAND_IN
+from aiopypay.errors import DiskHangs, OfflineHoursCap, OfflineOrdersCap, Overloaded, StandInFenced
+from aiopypay.handlers import GROUP_COMMIT, STAND_IN
 from aiopypay.metrics import CONTENT_TYPE
 from aiopypay.middlewares import METRICS
 from aiopypay.representations import Time, json_response
 from aiopypay.stand_in.lifecycle import Report
 
 routes = web.RouteTableDef()
+
+_UNREADY = (Overloaded, DiskHangs, StandInFenced, OfflineOrdersCap, OfflineHoursCap)
 
 
 class JournalBody(msgspec.Struct):
@@ -26,11 +29,11 @@ class JournalBody(msgspec.Struct):
 class HealthBody(msgspec.Struct):
     """How the node is.
 
-    `fenced` says why it would not stand in, `disk` that its disk does not answer and nothing is booked until it does,
-    `settling_waits_for` what the operator must see to. `refused_after_changes_elsewhere` counts, among what was refused
-    at settling, orders on accounts that were changed in SQL just before the database was lost or while it was.
-    `database_roles` is `separate` where the service's role cannot switch off what keeps history as it is, `one` where
-    it can, for it owns the tables (APP_MIGRATION_URL), null before the database was met.
+    `fenced` says why it would not stand in even with the lease, `disk` that its disk does not answer and nothing is
+    booked until it does, `settling_waits_for` what the operator must see to. `refused_after_changes_elsewhere` counts,
+    among what was refused at settling, orders on accounts that were changed in SQL just before the database was lost or
+    while it was. `database_roles` is `separate` where the service's role cannot switch off what keeps history as it is,
+    `one` where it can, for it owns the tables (APP_MIGRATION_URL), null before the database was met.
     """
 
     status: str
@@ -53,6 +56,23 @@ class HealthBody(msgspec.Struct):
 async def get_health(request: web.Request) -> web.Response:
     """200 while the process serves."""
     return json_response(_body(request.app[STAND_IN].report()))
+
+
+class ReadyBody(msgspec.Struct):
+    """An order sent now is judged: booked, accepted or refused by rule. `mode` as in /health."""
+
+    status: str
+    mode: str
+
+
+@routes.get("/health/ready")
+@answers(200, ReadyBody, database=False, problems=_UNREADY)
+async def get_ready(request: web.Request) -> web.Response:
+    """200 where an order sent now would be judged, else the 503 that it would get. For load balancers."""
+    refusal = request.app[GROUP_COMMIT].refusal()
+    if refusal is not None:
+        raise refusal
+    return json_response(ReadyBody("ready", request.app[STAND_IN].report().mode))
 
 
 @routes.get("/metrics")

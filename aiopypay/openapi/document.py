@@ -23,9 +23,10 @@ those that are not covered, and books each accepted one exactly once when the da
 
 Writes take forms and JSON alike. Amounts are decimals in the major unit of the currency. In requests JSON strings of
 them are taken, too; with the header `Prefer: money=string` those in answers are strings of the same digits. A problem
-is `application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a body
-that does not come), 413 (too large), 417 (an `Expect` that cannot be met), and 403 (`/problems/cross-site`: a page of
-another site asked for something other than to read).
+is `application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a
+request that does not come in time; the connection is closed), 413 (too large), 417 (an `Expect` that cannot be met),
+431 (request line and headers over 32 KiB), and 403 (`/problems/cross-site`: a page of another site asked for something
+other than to read).
 """
 _REQUEST_ID: Schema = {
     "name": "X-Request-ID",

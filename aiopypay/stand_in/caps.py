@@ -30,12 +30,20 @@ class Caps:
             raise errors.OfflineDebitCap(
                 f"Without the database an account may spend {limits.max_debit}; this would be {debit}."
             )
-        if limits.max_orders is not None and self._pending >= limits.max_orders:
-            raise errors.OfflineOrdersCap(f"The journal holds {self._pending} orders, as many as it may.")
-        if self._hours_down > limits.max_hours:
-            raise errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
+        closed = self.closed()
+        if closed is not None:
+            raise closed
         self._pending += 1
         self.debits[order.account_id] = debit
+
+    def closed(self) -> errors.Problem | None:
+        """Returns what every order would be told, whatever it is; None where one may come."""
+        limits = self._limits
+        if limits.max_orders is not None and self._pending >= limits.max_orders:
+            return errors.OfflineOrdersCap(f"The journal holds {self._pending} orders, as many as it may.")
+        if self._hours_down > limits.max_hours:
+            return errors.OfflineHoursCap(f"The database has been away for over {limits.max_hours} hours.")
+        return None
 
     def undo(self, order: TransferOrder, transfers: Sequence[Transfer]) -> None:
         """Takes back what was counted."""

@@ -14,6 +14,7 @@ from aiopypay.planning import PlannedOrder
 from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
 from aiopypay.stand_in.acceptance import Answer, accept, reused_keys
+from aiopypay.stand_in.caps import Caps
 from aiopypay.stand_in.deputy_work import Standing
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Moments
@@ -68,17 +69,20 @@ class Deputy:
         await self._node.start_keeping()
 
     @property
+    def _seconds_away(self) -> float:
+        return self._seconds_before + self.switch.seconds_down
+
+    @property
     def blocked(self) -> str | None:
         """Why the operator must decide before anything is booked, accepted, or told from memory."""
         return None if self.moments.blocked is None else self.moments.blocked.reason
 
     async def accept(self, orders: Sequence[TransferOrder]) -> list[Answer]:
         """Returns one answer an order: the journal's entry, what was booked before, or the problem. The ids differ."""
-        refusal = self.fence()
-        if refusal is not None:
-            told = f"The database is away, and this node does not stand in: {refusal}"
-            return [StandInFenced(told) for _ in orders]
-        seconds = self._seconds_before + self.switch.seconds_down
+        fence = self.fence()
+        if fence is not None:
+            return [_not_here(fence) for _ in orders]
+        seconds = self._seconds_away
         try:
             accepting = self._node.owe(self._accepted, orders, datetime.now(UTC), seconds)
             self._withheld.unless(accepting, [order.id for order in orders])
@@ -89,6 +93,19 @@ class Deputy:
             return [StandInFenced(fenced.detail) for _ in orders]
         except DiskHangs:
             return [DiskHangs(UNKNOWN) for _ in orders]
+
+    def refusal(self) -> Problem | None:
+        """Returns what any order would be refused with now, whatever it is; None where one may be taken."""
+        if self._node.disk.hangs:
+            return DiskHangs()
+        if self.switch.is_up:
+            cannot_book = self._node.cannot_book
+            return None if cannot_book is None else StandInFenced(cannot_book)
+        fence = self.fence()
+        if fence is not None:
+            return _not_here(fence)
+        # As of the store's last piece of work: an order would join it no later than the next.
+        return Caps(self._limits, self._seconds_away, self._node.contents.pending).closed()
 
     def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
         """Returns the answers to those of the orders that are not to be judged now, in any mode.
@@ -114,13 +131,17 @@ class Deputy:
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""
+        if self.trouble() is None and not self.standing.holds_lease:
+            return "another node holds the stand-in lease (see: python -m aiopypay lease)"
+        return self.trouble()
+
+    def trouble(self) -> str | None:
+        """Says why this node could not stand in were the lease its own: what the operator is to see to, or wait for."""
         stopped = self._node.fenced or self.blocked or self.foreign
         if stopped:
             return stopped
         if self.standing.installation_id is None or not self._node.keeps_balances:
             return "it has not yet read the balances from the database"
-        if not self.standing.holds_lease:
-            return "another node holds the stand-in lease (see: python -m aiopypay lease)"
         if self.standing.nodes > 1 and self._limits.max_debit is None:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
         return None
@@ -216,7 +237,7 @@ class Deputy:
     def note_away(self) -> None:
         """Where the database is away, keeps over restarts for how long."""
         if not self.switch.is_up and not self._node.fenced:
-            self._node.post(deputy_work.write_seconds, self._seconds_before + self.switch.seconds_down)
+            self._node.post(deputy_work.write_seconds, self._seconds_away)
 
     async def forget_lease(self) -> None:
         """From now on, over restarts too, this node does not stand in until the database gives it the lease anew."""
@@ -230,3 +251,7 @@ class Deputy:
             self.standing = standing
             self._node.post(deputy_work.write_standing, standing)
             logger.info("Stand-in lease: %s.", "held" if standing.holds_lease else f"held by node {lease.node_id}")
+
+
+def _not_here(fence: str) -> StandInFenced:
+    return StandInFenced(f"The database is away, and this node does not stand in: {fence}")

@@ -133,7 +133,7 @@ class StandIn:
             pending=contents.pending,
             oldest=contents.oldest,
             holds_lease=self.deputy.standing.holds_lease,
-            fenced=self.deputy.fence(),
+            fenced=self.deputy.trouble(),
             disk=None if silent_seconds is None else f"the disk has not answered for {silent_seconds:.0f} s",
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,

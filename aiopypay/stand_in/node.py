@@ -75,14 +75,18 @@ class Node:
         """From now on every batch is remembered. Raises StandInFenced where the mark that says so cannot be made."""
         await self.finish(self._make_mark)
 
-    def check_may_book(self) -> None:
-        """Asked before something is booked that a fenced node does not remember.
+    @property
+    def cannot_book(self) -> str | None:
+        """Why nothing can be booked: a restart would take this fenced node's memory for current all the same."""
+        if self.fenced is None or not self._is_marked:
+            return None
+        return f"Nothing can be booked: the data directory cannot be written ({self.fenced})"
 
-        Raises StandInFenced where a restart would take this node's memory for current all the same.
-        """
+    def check_may_book(self) -> None:
+        """Asked before something is booked that a fenced node does not remember. Raises StandInFenced."""
         if self.fenced is not None:
-            if self._is_marked:
-                raise StandInFenced(f"Nothing can be booked: the data directory cannot be written ({self.fenced})")
+            if self.cannot_book is not None:
+                raise StandInFenced(self.cannot_book)
             self.keeps_balances = False
 
     async def run(self, work: Callable[Concatenate[Store, P], Result], *args: P.args, **kwargs: P.kwargs) -> Result:

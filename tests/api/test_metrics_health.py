@@ -104,6 +104,23 @@ async def test_they_answer_without_a_database_and_so_does_the_documentation(lone
     answer.has_common_headers()
 
 
+async def test_ready_says_what_an_order_would_be_told(service: Service, postgres: EmbeddedPostgres) -> None:
+    alice, bob = await service.register(), await service.register()
+    assert (await service.get("/health/ready")).ok() == {"status": "ready", "mode": "online"}
+    async with asyncio.timeout(10):
+        while not (await _remembered(service))["complete"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    name = parse_dsn(service.database_url)["dbname"]
+    ledger.query(administration_dsn(postgres), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    ledger.query(
+        administration_dsn(postgres), f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    paid, ready = await alice.pay(bob, "1"), await service.get("/health/ready")
+    assert paid.status == 402
+    assert ready.ok() == {"status": "ready", "mode": "stand-in"}
+    ready.has_common_headers()
+
+
 async def test_a_change_of_users_needs_the_database(lonely_service: Service) -> None:
     form = {"username": "vasya", "password": "correct horse"}
     (await lonely_service.post("/users", form=form)).problem(503, "database-unavailable")

@@ -123,6 +123,10 @@ class NodeHere:
             return problem.status
         return 200 if isinstance(answer, OrderRecord) else 202
 
+    def refusal(self) -> Problem | None:
+        """What GET /health/ready says: the problem of any order, None where one would be judged."""
+        return self._group_commit.refusal()
+
     async def pay_all(self, payer: Holder, payee: Holder, amounts: Sequence[str]) -> list[int]:
         """Pays each of the amounts, in one bulk; returns the statuses as `pay` does."""
         unit = Unit([payment(payer, payee, amount) for amount in amounts])

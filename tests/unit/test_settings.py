@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from aiopypay.settings import Settings, SettingsError, read_environment
+from aiopypay.setting_names import SettingsError
+from aiopypay.settings import Settings, read_environment
 
 SECRET = "s3cret-of-the-database"
 
