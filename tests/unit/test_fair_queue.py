@@ -1,0 +1,116 @@
+"""Who crowds waits behind everybody else, and nobody waits without end."""
+
+import pytest
+
+from aiopypay import fair_queue
+from aiopypay.errors import Overloaded, TooManyRequests
+from aiopypay.fair_queue import HALF_LIFE_SECONDS, FairQueue
+
+
+class Clock:
+    """The monotonic clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(fair_queue, "time", clock)
+    return clock
+
+
+def drained(queue: FairQueue[str]) -> list[str]:
+    jobs = []
+    while (job := queue.take()) is not None:
+        jobs.append(job)
+    assert len(queue) == 0
+    return jobs
+
+
+def test_sources_take_turns_and_each_keeps_its_order(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(10, 10)
+    for job in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        assert queue.add(job[0], job) is None
+    assert drained(queue) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+def test_who_took_less_lately_comes_first(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(10, 10)
+    queue.charge("a", 5)
+    queue.charge("b", 1)
+    for job in ("a1", "b1", "c1"):
+        queue.add(job[0], job)
+    assert drained(queue) == ["c1", "b1", "a1"]
+
+
+def test_what_was_taken_is_forgotten_by_and_by(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(10, 10)
+    queue.charge("a", 5)
+    clock.now += 3 * HALF_LIFE_SECONDS
+    queue.charge("b", 1)
+    for job in ("b1", "a1"):
+        queue.add(job[0], job)
+    assert drained(queue) == ["a1", "b1"]
+
+
+def test_one_source_has_so_many_places(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(10, 2)
+    queue.add("a", "a1")
+    queue.add("a", "a2")
+    with pytest.raises(TooManyRequests):
+        queue.add("a", "a3")
+    assert queue.add("b", "b1") is None
+
+
+def test_where_it_is_full_who_crowds_most_makes_room(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(4, 10)
+    for job in ("a1", "b1", "a2", "a3"):
+        queue.add(job[0], job)
+    assert queue.add("c", "c1") == "a3"
+    assert queue.add("d", "d1") == "a2"
+    with pytest.raises(Overloaded):
+        queue.add("a", "a4")
+    assert drained(queue) == ["a1", "b1", "c1", "d1"]
+
+
+def test_where_nobody_crowds_the_newcomer_leaves(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(2, 10)
+    queue.add("a", "a1")
+    queue.add("b", "b1")
+    with pytest.raises(Overloaded):
+        queue.add("c", "c1")
+
+
+def test_who_failed_makes_room_for_who_did_not(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(2, 10)
+    queue.charge("a", 1_000)
+    queue.add("a", "a1")
+    queue.add("b", "b1")
+    assert queue.add("c", "c1") == "a1"
+
+
+def test_what_waits_no_longer_has_no_turn(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(10, 10)
+    queue.add("a", "a1")
+    queue.add("b", "b1")
+    queue.remove("a", "a1")
+    queue.remove("a", "a1")
+    assert drained(queue) == ["b1"]
+    queue.add("a", "a2")
+    assert queue.clear() == ["a2"]
+    assert len(queue) == 0
+
+
+def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_queue, "SOURCES_MAX", 50)
+    queue: FairQueue[str] = FairQueue(10, 10)
+    for number in range(1_000):
+        queue.add(str(number), "job")
+        queue.take()
+    assert len(queue._taken) == 50
+    assert not queue._waiting
