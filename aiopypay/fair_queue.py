@@ -9,8 +9,8 @@ from aiopypay.newest import Newest
 
 Job = TypeVar("Job")
 
-# What a source has taken counts half after this time.
-HALF_LIFE_SECONDS = 60.0
+# What a source has taken counts half after this time. Short: whoever came in a crowd once is soon like others.
+HALF_LIFE_SECONDS = 6.0
 # Beyond it what the oldest have taken is forgotten.
 SOURCES_MAX = 10_000
 

@@ -26,9 +26,9 @@ MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 SALT_BYTES, DIGEST_BYTES = 16, 32
 # Of one kind of work, in all and of one source, and for how long.
 QUEUE_MAX, QUEUE_OF_SOURCE_MAX = 256, 64
-WAIT_SECONDS = 10.0
-# A wrong password puts its source behind all that sent none in the last minutes.
-WRONG_PASSWORD_TURNS = 1_000.0
+WAIT_SECONDS = 20.0
+# A wrong password puts its source behind all that sent none for two minutes: so long lasts a million turns.
+WRONG_PASSWORD_TURNS = 1_000_000.0
 # Hashing takes what payments leave: a crowd of strangers costs those who are known little.
 NICENESS = 5
 

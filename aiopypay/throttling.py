@@ -92,13 +92,11 @@ class Throttle:
     @contextmanager
     def attempt(self, username: str, address: str) -> Iterator[Attempt]:
         """Within it a password is verified; the outcome is told to the attempt. Raises TooManyRequests."""
-        name = username.lower()[:64]
-        door, user = f"{address} {name}", name
-        attempt = Attempt(self._known.knows(name, address))
-        self._check_door(door)
-        if not attempt.is_known:
-            self._check_user(user)
+        user = username.lower()[:64]
+        door = f"{address} {user}"
+        attempt = Attempt(self._known.knows(user, address))
         counted = [door] if attempt.is_known else [door, user]
+        self._check(door, None if attempt.is_known else user)
         self._running.update(counted)
         try:
             yield attempt
@@ -111,7 +109,7 @@ class Throttle:
         elif attempt.succeeded:
             # Of the user's failures elsewhere nothing is forgiven: those were not theirs.
             self._doors.remove(door)
-            self._known.note(name, address)
+            self._known.note(user, address)
 
     def registration(self, address: str, per_minute: int) -> None:
         """Counts a registration. Raises TooManyRequests."""
@@ -119,20 +117,19 @@ class Throttle:
             raise _refusal("Too many registrations from your address", self._registrations.wait_seconds(address))
         self._registrations.add(address)
 
-    def _check_door(self, door: str) -> None:
-        failures, running = self._failures_at(door), self._running[door]
-        if running and (failures.count if failures else 0) + running >= FREE:
-            raise _at_once()
-        closed_for = failures.closed_until - time.monotonic() if failures else 0.0
-        if closed_for > 0:
-            raise _refusal("Too many attempts to log in failed", math.ceil(closed_for))
-
-    def _check_user(self, user: str) -> None:
-        failures, running = self._failures.count(user), self._running[user]
-        if failures >= FAILURES_PER_MINUTE:
-            raise _refusal("Too many attempts to log in failed", self._failures.wait_seconds(user))
-        if failures + running >= FAILURES_PER_MINUTE:
-            raise _at_once()
+    def _check(self, door: str, user: str | None) -> None:
+        failures, now = self._failures_at(door), time.monotonic()
+        seconds = math.ceil(failures.closed_until - now) if failures else 0
+        tried_at_once = bool(self._running[door]) and (failures.count if failures else 0) + self._running[door] >= FREE
+        if user is not None:
+            count = self._failures.count(user)
+            if count >= FAILURES_PER_MINUTE:
+                seconds = max(seconds, self._failures.wait_seconds(user))
+            tried_at_once |= count + self._running[user] >= FAILURES_PER_MINUTE
+        if seconds > 0:
+            raise _refusal("Too many attempts to log in failed", seconds)
+        if tried_at_once:
+            raise TooManyRequests("Too many attempts to log in at once. Try again in a moment.", 1)
 
     def _failures_at(self, door: str) -> _Failures | None:
         failures = self._doors.get(door)
@@ -167,7 +164,3 @@ async def refused_slowly() -> AsyncIterator[None]:
 
 def _refusal(what: str, seconds: int) -> TooManyRequests:
     return TooManyRequests(f"{what}. Try again in {max(1, seconds)} s.", max(1, seconds))
-
-
-def _at_once() -> TooManyRequests:
-    return TooManyRequests("Too many attempts to log in at once. Try again in a moment.", 1)

@@ -104,9 +104,10 @@ async def test_it_is_forgotten_after_five_minutes(
 
 
 async def test_the_oldest_are_forgotten_when_there_are_too_many(
-    counting: CountingPasswords, verified: VerifiedCredentials, monkeypatch: pytest.MonkeyPatch
+    counting: CountingPasswords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials, "REMEMBERED_MAX", 2)
+    verified = VerifiedCredentials(counting)
     encoded = await counting.hash("correct horse")
     for username in ("a", "b", "c"):
         await verified.verify(username, encoded, "correct horse")

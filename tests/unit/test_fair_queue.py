@@ -88,7 +88,7 @@ def test_where_nobody_crowds_the_newcomer_leaves(clock: Clock) -> None:
 
 def test_who_failed_makes_room_for_who_did_not(clock: Clock) -> None:
     queue: FairQueue[str] = FairQueue(2, 10)
-    queue.charge("a", 1_000)
+    queue.charge("a", 1_000_000)
     queue.add("a", "a1")
     queue.add("b", "b1")
     assert queue.add("c", "c1") == "a1"
