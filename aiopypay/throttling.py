@@ -22,7 +22,8 @@ from aiopypay.errors import Overloaded, TooManyRequests
 from aiopypay.known_addresses import KnownAddresses
 from aiopypay.newest import Newest
 
-COUNTERS_MAX = 20_000
+# So many are verified in a minute by no machine; one that could would forget a user's minute before it is over.
+COUNTERS_MAX = 60_000
 MINUTE_SECONDS = 60.0
 # Of one user, over all addresses that are not known to be theirs.
 FAILURES_PER_MINUTE = 10
