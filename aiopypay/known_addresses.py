@@ -42,7 +42,9 @@ class KnownAddresses:
         if content is not None:
             self._key, users = _decoded(content)
             for user, entries in users:
-                self._users.set(user, entries)
+                lasting = b"".join(_lasting(entries, _today()))
+                if lasting:
+                    self._users.set(user, lasting)
 
     def knows(self, username: str, address: str) -> bool:
         """Tells whether the user (in any case) has logged in from this address within 30 days."""
@@ -127,12 +129,9 @@ def _read(path: Path) -> KnownAddresses:
 
 def encoded(key: bytes, users: Mapping[bytes, bytes]) -> bytes:
     """Returns a file's content: the key, each user with a count of entries and the entries, a checksum."""
-    today = _today()
     parts = [MAGIC, key]
     for user, entries in users.items():
-        lasting = list(_lasting(entries, today))
-        if lasting:
-            parts += [user, bytes([len(lasting)]), *lasting]
+        parts += [user, bytes([len(entries) // ENTRY_BYTES]), entries]
     content = b"".join(parts)
     return content + hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
 
