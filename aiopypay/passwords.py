@@ -4,8 +4,6 @@ import asyncio
 import base64
 import os
 import secrets
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +25,6 @@ SALT_BYTES, DIGEST_BYTES = 16, 32
 # Of one kind of work, in all and of one source, and for how long.
 QUEUE_MAX, QUEUE_OF_SOURCE_MAX = 256, 64
 WAIT_SECONDS = 20.0
-# A wrong password puts its source behind all that sent none for two minutes: so long lasts a million turns.
-WRONG_PASSWORD_TURNS = 1_000_000.0
-# Hashing takes what payments leave: a crowd of strangers costs those who are known little.
-NICENESS = 5
 
 Result = TypeVar("Result")
 
@@ -54,8 +48,8 @@ class _Job:
 class Passwords:
     """Hashes and verifies. What waits is bounded, by kind of work and by source (an address, or a user).
 
-    Within a kind the turn is the source's that has taken least lately. Raises TooManyRequests where a source has too
-    much waiting, Overloaded where all have, or where a turn has not come in WAIT_SECONDS.
+    Within a kind, sources take turns, those without recent wrong passwords first. Raises TooManyRequests where a source
+    has too much waiting, Overloaded where all have, or where a turn has not come in WAIT_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -64,7 +58,7 @@ class Passwords:
         )
         # The other half of the cores stays with the event loop and the database: argon2 runs beside the interpreter.
         self._idle = max(1, len(os.sched_getaffinity(0)) // 2)
-        self._threads = ThreadPoolExecutor(self._idle, thread_name_prefix="argon2", initializer=_give_way)
+        self._threads = ThreadPoolExecutor(self._idle, thread_name_prefix="argon2")
         self._queues: dict[Work, FairQueue[_Job]] = {work: FairQueue(QUEUE_MAX, QUEUE_OF_SOURCE_MAX) for work in Work}
         self._turns = deque(Work)
         # What is verified for users that do not exist, so that they take as long as those that do.
@@ -78,7 +72,7 @@ class Passwords:
         """Tells whether this is the password. A hash that is none matches nothing."""
         matches = await self._in_turn(work, source, lambda: self._matches(encoded, password))
         if not matches:
-            self._queues[work].charge(source, WRONG_PASSWORD_TURNS)
+            self._queues[work].fail(source)
         return matches
 
     def is_outdated(self, encoded: str) -> bool:
@@ -140,12 +134,6 @@ class Passwords:
             if job is not None:
                 return job
         return None
-
-
-def _give_way() -> None:
-    """Of this thread alone, which only Linux can."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _refuse(job: _Job) -> None:

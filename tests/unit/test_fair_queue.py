@@ -4,7 +4,7 @@ import pytest
 
 from aiopypay import fair_queue
 from aiopypay.errors import Overloaded, TooManyRequests
-from aiopypay.fair_queue import HALF_LIFE_SECONDS, FairQueue
+from aiopypay.fair_queue import FAILURE_SECONDS, FairQueue
 
 
 class Clock:
@@ -39,23 +39,37 @@ def test_sources_take_turns_and_each_keeps_its_order(clock: Clock) -> None:
     assert drained(queue) == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
 
-def test_who_took_less_lately_comes_first(clock: Clock) -> None:
+def test_who_failed_lately_comes_last(clock: Clock) -> None:
     queue: FairQueue[str] = FairQueue(10, 10)
-    queue.charge("a", 5)
-    queue.charge("b", 1)
-    for job in ("a1", "b1", "c1"):
+    queue.fail("a")
+    for job in ("a1", "b1", "b2", "c1"):
         queue.add(job[0], job)
-    assert drained(queue) == ["c1", "b1", "a1"]
-
-
-def test_what_was_taken_is_forgotten_by_and_by(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(10, 10)
-    queue.charge("a", 5)
-    clock.now += 3 * HALF_LIFE_SECONDS
-    queue.charge("b", 1)
-    for job in ("b1", "a1"):
+    assert drained(queue) == ["b1", "c1", "b2", "a1"]
+    clock.now += FAILURE_SECONDS
+    for job in ("a1", "b1"):
         queue.add(job[0], job)
     assert drained(queue) == ["a1", "b1"]
+
+
+def test_what_was_taken_alone_is_no_debt(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(100, 10)
+    for number in range(50):
+        queue.add("a", f"a{number}")
+        queue.take()
+    for job in ("b1", "b2", "b3", "a1", "a2"):
+        queue.add(job[0], job)
+    assert drained(queue) == ["b1", "b2", "b3", "a1", "a2"]
+
+
+def test_who_comes_anew_is_next(clock: Clock) -> None:
+    queue: FairQueue[str] = FairQueue(1_000, 10)
+    for number in range(250):
+        for _ in range(3):
+            queue.add(f"crowd {number}", "crowd")
+    for _ in range(300):
+        queue.take()
+    queue.add("new", "new")
+    assert queue.take() == "new"
 
 
 def test_one_source_has_so_many_places(clock: Clock) -> None:
@@ -88,7 +102,7 @@ def test_where_nobody_crowds_the_newcomer_leaves(clock: Clock) -> None:
 
 def test_who_failed_makes_room_for_who_did_not(clock: Clock) -> None:
     queue: FairQueue[str] = FairQueue(2, 10)
-    queue.charge("a", 1_000_000)
+    queue.fail("a")
     queue.add("a", "a1")
     queue.add("b", "b1")
     assert queue.add("c", "c1") == "a1"
@@ -111,6 +125,7 @@ def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
     queue: FairQueue[str] = FairQueue(10, 10)
     for number in range(1_000):
         queue.add(str(number), "job")
+        queue.fail(str(number))
         queue.take()
-    assert len(queue._taken) == 50
+    assert [len(queue._next), len(queue._failed)] == [50, 50]
     assert not queue._waiting
