@@ -28,6 +28,7 @@ from aiopypay.handlers import (
 from aiopypay.handlers import (
     tokens as token_routes,
 )
+from aiopypay.known_addresses import kept_addresses
 from aiopypay.metrics import Metrics
 from aiopypay.middlewares import METRICS, MODE, count, problem_json, set_headers
 from aiopypay.openapi.document import document, encoded
@@ -44,6 +45,9 @@ from aiopypay.tokens import Tokens, signing_secret
 # Payments have connections of their own: reads that are slow cannot keep them waiting.
 PAYMENT_CONNECTIONS = 3
 OTHER_CONNECTIONS = 8
+
+# A file of the data directory.
+KNOWN_ADDRESSES = "known-addresses"
 
 # Each request tries them in this order, so transfers come first. `me` before `administration`: it is no user's name.
 ROUTES = (
@@ -81,8 +85,15 @@ def create_app(settings: Settings) -> web.Application:
     for module in ROUTES:
         app.add_routes(module.routes)
     app[documentation.DOCUMENT] = encoded(document(app.router))
+    app.cleanup_ctx.append(_throttle)
     app.cleanup_ctx.append(_resources)
     return app
+
+
+async def _throttle(app: web.Application) -> AsyncIterator[None]:
+    async with kept_addresses(app[handlers.SETTINGS].data_dir / KNOWN_ADDRESSES) as known:
+        app[handlers.THROTTLE] = Throttle(known)
+        yield
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
@@ -93,7 +104,6 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     others = Database(settings.database_url, connections=OTHER_CONNECTIONS, link=switch)
     passwords = Passwords()
     tokens = Tokens(signing_secret(settings), settings.token_minutes)
-    throttle = Throttle()
     stand_in = StandIn(settings, others, switch)
     group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
     app[handlers.DATABASE] = others
@@ -104,14 +114,13 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     app[handlers.GROUP_COMMIT] = group_commit
     app[handlers.STAND_IN] = stand_in
     app[handlers.TOKENS] = tokens
-    app[handlers.THROTTLE] = throttle
     app[AUTHENTICATOR] = Authenticator(
         payments,
         passwords,
         deputy=stand_in.deputy,
         changes=stand_in.changes,
         tokens=tokens,
-        throttle=throttle,
+        throttle=app[handlers.THROTTLE],
         trusted_proxies=settings.trusted_proxies,
     )
     app[METRICS].watch_refusals(stand_in.refusals)

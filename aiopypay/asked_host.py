@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Literal
 
 from aiohttp import web
 
+from aiopypay.client_address import is_within
 from aiopypay.settings import Network
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -34,19 +34,8 @@ def absolute_url(request: web.BaseRequest, path: str, trusted: Sequence[Network]
 
 
 def _forwarded(request: web.BaseRequest, name: Literal["host", "proto"], trusted: Sequence[Network]) -> str | None:
-    """What a trusted proxy says, by X-Forwarded-Host and -Proto, which most set, or by Forwarded (RFC 7239)."""
-    if not trusted or not _is_from(request.remote, trusted):
+    """What a trusted proxy says, by X-Forwarded-Host or -Proto; `client_address` says why Forwarded is not read."""
+    if not trusted or not is_within(request.remote or "", tuple(trusted)):
         return None
     values = request.headers.getall(f"X-Forwarded-{name}", [])
-    if values:
-        return values[-1].rpartition(",")[2].strip()
-    return request.forwarded[-1].get(name) if request.forwarded else None
-
-
-def _is_from(remote: str | None, trusted: Sequence[Network]) -> bool:
-    try:
-        address = ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return any(address in network for network in trusted)
+    return values[-1].rpartition(",")[2].strip() if values else None

@@ -14,13 +14,13 @@ from aiopypay.credentials import VerifiedCredentials
 from aiopypay.database import Database
 from aiopypay.errors import InvalidRequest, NotAuthenticated, Problem, UserDeactivated
 from aiopypay.fields import parse_username
-from aiopypay.passwords import Passwords
+from aiopypay.passwords import Passwords, Work
 from aiopypay.settings import Network
 from aiopypay.shared_reads import SharedReads
 from aiopypay.stand_in.changes import UserChanges
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.store.users import UNUSABLE_PASSWORD, User, replace_password_hash, users_by_name
-from aiopypay.throttling import Throttle
+from aiopypay.throttling import Throttle, refused_slowly
 from aiopypay.tokens import Tokens
 
 _BASIC = re.compile(r"Basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
@@ -60,7 +60,8 @@ class Authenticator:
             raise NotAuthenticated("Not authenticated")
         if len(headers) > 1:
             raise InvalidRequest("Authorization: is repeated", field="Authorization")
-        user = await self._user_of_known_header(headers[0])
+        address = throttled_address(request, self._trusted_proxies)
+        user = await self._user_of_known_header(headers[0], address)
         if user is not None:
             return user
         bearer = _BEARER.fullmatch(headers[0])
@@ -68,7 +69,7 @@ class Authenticator:
             return await self._user_of_token(bearer[1])
         username, password = _basic_credentials(headers[0])
         user = await self.log_in(request, username, password)
-        self._verified.keep_header(headers[0], username, user.password_hash, password)
+        self._verified.keep_header(headers[0], username, user.password_hash, password, address)
         return user
 
     async def log_in(self, request: web.Request, username: str, password: str) -> User:
@@ -77,8 +78,7 @@ class Authenticator:
         encoded = self._passwords.nobodys_hash
         if user is not None and user.password_hash != UNUSABLE_PASSWORD:
             encoded = user.password_hash
-        address = throttled_address(request, self._trusted_proxies)
-        if not await self._verified.verify(username, encoded, password, address) or user is None:
+        if not await self._verify(request, username, encoded, password) or user is None:
             raise NotAuthenticated("Invalid username or password")
         _check_active(user)
         if self._passwords.is_outdated(encoded):
@@ -87,12 +87,16 @@ class Authenticator:
 
     async def matches(self, request: web.Request, user: User, password: str) -> bool:
         """Tells whether this is the user's password. Raises TooManyRequests, Overloaded."""
-        address = throttled_address(request, self._trusted_proxies)
-        return await self._verified.verify(user.username, user.password_hash, password, address)
+        return await self._verify(request, user.username, user.password_hash, password)
 
-    async def _user_of_known_header(self, header: str) -> User | None:
+    async def _verify(self, request: web.Request, username: str, encoded: str, password: str) -> bool:
+        address = throttled_address(request, self._trusted_proxies)
+        async with refused_slowly():
+            return await self._verified.verify(username, encoded, password, address)
+
+    async def _user_of_known_header(self, header: str, address: str) -> User | None:
         """Returns the user of a header that was right before and still is; None for any other, which says nothing."""
-        known = self._verified.known_header(header)
+        known = self._verified.known_header(header, address)
         if known is None:
             return None
         user = await self._users.get(known.username)
@@ -117,7 +121,7 @@ class Authenticator:
 
     async def _rehashed(self, user: User, password: str) -> User:
         try:
-            encoded = await self._passwords.hash(password)
+            encoded = await self._passwords.hash(password, Work.CHANGE, user.username)
             async with self._changes.transaction(user.username) as connection:
                 renewed = await replace_password_hash(connection, user.id, user.password_hash, encoded)
         except Problem as problem:

@@ -56,7 +56,7 @@ class Connections:
         """`trusted_proxies` are many clients each, so only `most`, of all, is their limit."""
         self.ended = Counter(dict.fromkeys(WHYS, 0))
         self.times_out_of_files = 0
-        self._trusted_proxies = trusted_proxies
+        self._trusted_proxies = tuple(trusted_proxies)
         self._most = most
         self._most_by_address = min(CONNECTIONS_MAX_BY_ADDRESS, most)
         # As dictionaries, whose order is that of arrival.

@@ -5,10 +5,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 
-from aiopypay.passwords import Passwords
+from aiopypay.newest import Newest
+from aiopypay.passwords import Passwords, Work
 from aiopypay.throttling import Throttle
 
 REMEMBERED_SECONDS = 300.0
@@ -27,66 +27,63 @@ class KnownHeader:
 class VerifiedCredentials:
     """Verifies passwords, remembering successes (never failures) for five minutes, the newest 10 000.
 
-    What is remembered is a keyed digest over user, stored hash and password: a changed password misses at once,
-    and nothing in memory can be turned back into a password.
+    What is remembered is a keyed digest over user, stored hash, password and address: a changed password misses at
+    once, nothing in memory can be turned back into a password, and whoever guesses from elsewhere past the limit does
+    not learn which guess was right.
     """
 
     def __init__(self, passwords: Passwords, throttle: Throttle | None = None) -> None:
         self._passwords = passwords
         self._throttle = throttle or Throttle()
         self._key = secrets.token_bytes(32)
-        self._expiries: OrderedDict[bytes, float] = OrderedDict()
-        self._headers: OrderedDict[bytes, KnownHeader] = OrderedDict()
-        self._running: dict[tuple[bytes, str], asyncio.Task[bool]] = {}
+        self._expiries: Newest[bytes, float] = Newest(REMEMBERED_MAX)
+        self._headers: Newest[bytes, KnownHeader] = Newest(REMEMBERED_MAX)
+        self._running: dict[bytes, asyncio.Task[bool]] = {}
 
     async def verify(self, username: str, encoded: str, password: str, address: str = "") -> bool:
         """Tells whether `password` matches the stored hash. Concurrent calls for the same share one verification.
 
-        What is remembered is answered at once; failures from one address are throttled. Raises Overloaded,
-        TooManyRequests.
+        What is remembered is answered at once; failures are throttled. Raises Overloaded, TooManyRequests.
         """
-        digest = self._digest(username, encoded, password)
+        digest = self._digest(username, encoded, password, address)
         if self._remembers(digest):
             return True
-        running = (digest, address)
-        task = self._running.get(running)
+        task = self._running.get(digest)
         if task is None:
             task = asyncio.create_task(self._verify(digest, username, encoded, password, address))
-            self._running[running] = task
-            task.add_done_callback(lambda _: self._running.pop(running, None))
+            self._running[digest] = task
+            task.add_done_callback(lambda _: self._running.pop(digest, None))
         # Shielded: one caller that goes away does not take the answer from the others.
         return await asyncio.shield(task)
 
-    def keep_header(self, header: str, username: str, encoded: str, password: str) -> None:
+    def keep_header(self, header: str, username: str, encoded: str, password: str, address: str = "") -> None:
         """Remembers a header whose credentials were verified, so that it need not be read again."""
-        digest = self._digest(username, encoded, password)
+        digest = self._digest(username, encoded, password, address)
         if self._remembers(digest):
-            self._headers[self._digest_of_header(header)] = KnownHeader(username.lower(), encoded, digest)
-            while len(self._headers) > REMEMBERED_MAX:
-                self._headers.popitem(last=False)
+            self._headers.set(self._digest_of_header(header, address), KnownHeader(username.lower(), encoded, digest))
 
-    def known_header(self, header: str) -> KnownHeader | None:
-        """Returns what a header said, as long as its credentials are remembered."""
-        known = self._headers.get(self._digest_of_header(header))
+    def known_header(self, header: str, address: str = "") -> KnownHeader | None:
+        """Returns what a header said, as long as its credentials are remembered, for this address."""
+        known = self._headers.get(self._digest_of_header(header, address))
         return known if known is not None and self._remembers(known.digest) else None
 
-    def _digest_of_header(self, header: str) -> bytes:
-        return hashlib.blake2b(header.encode("utf-8", "surrogateescape"), key=self._key, digest_size=32).digest()
+    def _digest_of_header(self, header: str, address: str) -> bytes:
+        # Neither can hold the character between them.
+        message = f"{address}\n{header}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(message, key=self._key, digest_size=32).digest()
 
-    def _digest(self, username: str, encoded: str, password: str) -> bytes:
-        parts = [part.encode() for part in (username, encoded, password)]
+    def _digest(self, username: str, encoded: str, password: str, address: str) -> bytes:
+        parts = [part.encode() for part in (username, encoded, password, address)]
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._key, message, "sha256")
 
     def _remembers(self, digest: bytes) -> bool:
-        return self._expiries.get(digest, 0.0) > time.monotonic()
+        return (self._expiries.get(digest) or 0.0) > time.monotonic()
 
     async def _verify(self, digest: bytes, username: str, encoded: str, password: str, address: str) -> bool:
-        async with self._throttle.attempt(username, address) as attempt:
-            matches = attempt.succeeded = await self._passwords.verify(encoded, password)
+        with self._throttle.attempt(username, address) as attempt:
+            work = Work.KNOWN_LOGIN if attempt.is_known else Work.LOGIN
+            matches = attempt.succeeded = await self._passwords.verify(encoded, password, work, address)
         if matches:
-            self._expiries[digest] = time.monotonic() + REMEMBERED_SECONDS
-            self._expiries.move_to_end(digest)
-            while len(self._expiries) > REMEMBERED_MAX:
-                self._expiries.popitem(last=False)
+            self._expiries.set(digest, time.monotonic() + REMEMBERED_SECONDS)
         return matches

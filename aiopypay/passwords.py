@@ -1,54 +1,89 @@
-"""argon2id, off the event loop, in a small pool with a bounded queue."""
+"""argon2id, off the event loop, in a small pool. What it is needed for has shares of it, and sources their turns."""
 
 import asyncio
 import base64
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import Any, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION
 
 from aiopypay.errors import Overloaded
+from aiopypay.fair_queue import FairQueue
 
 # OWASP's parameters for argon2id: 19 MiB, two passes, one lane.
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 SALT_BYTES, DIGEST_BYTES = 16, 32
-QUEUE_MAX = 256
+# Of one kind of work, in all and of one source, and for how long.
+QUEUE_MAX, QUEUE_OF_SOURCE_MAX = 256, 64
+WAIT_SECONDS = 20.0
 
 Result = TypeVar("Result")
 
 
+class Work(Enum):
+    """What argon2 is needed for. While several kinds wait they take turns, so that each has its share."""
+
+    # From an address that the user has logged in from before.
+    KNOWN_LOGIN = auto()
+    LOGIN = auto()
+    REGISTRATION = auto()
+    CHANGE = auto()
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    done: asyncio.Future[Any]
+
+
 class Passwords:
-    """Hashes and verifies. Raises Overloaded when more than QUEUE_MAX of them wait."""
+    """Hashes and verifies. What waits is bounded, by kind of work and by source (an address, or a user).
+
+    Within a kind, sources take turns, those without recent wrong passwords first. Raises TooManyRequests where a source
+    has too much waiting, Overloaded where all have, or where a turn has not come in WAIT_SECONDS.
+    """
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(
             time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES, hash_len=DIGEST_BYTES, salt_len=SALT_BYTES
         )
-        # One core stays with the event loop.
-        self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2), thread_name_prefix="argon2")
-        self._waiting = 0
+        # The other half of the cores stays with the event loop and the database: argon2 runs beside the interpreter.
+        self._idle = max(1, len(os.sched_getaffinity(0)) // 2)
+        self._threads = ThreadPoolExecutor(self._idle, thread_name_prefix="argon2")
+        self._queues: dict[Work, FairQueue[_Job]] = {work: FairQueue(QUEUE_MAX, QUEUE_OF_SOURCE_MAX) for work in Work}
+        self._turns = deque(Work)
         # What is verified for users that do not exist, so that they take as long as those that do.
         self.nobodys_hash = _hash_of_nothing()
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, work: Work = Work.CHANGE, source: str = "") -> str:
         """Returns argon2's encoded hash, with a salt of its own."""
-        return await self._in_thread(lambda: self._hasher.hash(password))
+        return await self._in_turn(work, source, lambda: self._hasher.hash(password))
 
-    async def verify(self, encoded: str, password: str) -> bool:
+    async def verify(self, encoded: str, password: str, work: Work = Work.LOGIN, source: str = "") -> bool:
         """Tells whether this is the password. A hash that is none matches nothing."""
-        return await self._in_thread(lambda: self._matches(encoded, password))
+        matches = await self._in_turn(work, source, lambda: self._matches(encoded, password))
+        if not matches:
+            self._queues[work].fail(source)
+        return matches
 
     def is_outdated(self, encoded: str) -> bool:
         """Tells whether the hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(encoded)
 
     def close(self) -> None:
-        """Ends the threads once their work is done."""
+        """Ends the threads once their work is done. What waits is refused."""
+        for queue in self._queues.values():
+            for job in queue.clear():
+                _refuse(job)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, encoded: str, password: str) -> bool:
@@ -57,14 +92,57 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        if self._waiting >= QUEUE_MAX:
-            raise Overloaded("Too many passwords are being verified. Try again in a moment.")
-        self._waiting += 1
+    async def _in_turn(self, work: Work, source: str, function: Callable[[], Result]) -> Result:
+        queue, job = self._queues[work], _Job(function, asyncio.get_running_loop().create_future())
+        displaced = queue.add(source, job)
+        if displaced is not None:
+            _refuse(displaced)
+        self._begin()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            async with asyncio.timeout(WAIT_SECONDS):
+                result: Result = await job.done
+        except TimeoutError:
+            raise _overloaded() from None
         finally:
-            self._waiting -= 1
+            queue.remove(source, job)
+        return result
+
+    def _begin(self) -> None:
+        while self._idle and (job := self._next()) is not None:
+            self._idle -= 1
+            running = asyncio.get_running_loop().run_in_executor(self._threads, job.work)
+            running.add_done_callback(partial(self._ended, job))
+
+    def _ended(self, job: _Job, running: asyncio.Future[Any]) -> None:
+        self._idle += 1
+        if running.cancelled():
+            _refuse(job)
+        elif not job.done.done():
+            error = running.exception()
+            if error is not None:
+                job.done.set_exception(error)
+            else:
+                job.done.set_result(running.result())
+        self._begin()
+
+    def _next(self) -> _Job | None:
+        """The kinds take turns; one of which nothing waits leaves its turn to the others."""
+        for _ in range(len(self._turns)):
+            work = self._turns[0]
+            self._turns.rotate(-1)
+            job = self._queues[work].take()
+            if job is not None:
+                return job
+        return None
+
+
+def _refuse(job: _Job) -> None:
+    if not job.done.done():
+        job.done.set_exception(_overloaded())
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("Too many passwords are being verified. Try again in a moment.")
 
 
 def _hash_of_nothing() -> str:

@@ -14,6 +14,7 @@ from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, STAND_IN
 from aiopypay.handlers.registration import hashed
 from aiopypay.parsers import takes
+from aiopypay.passwords import Work
 from aiopypay.representations import PersonBody, json_response, person_body
 from aiopypay.store.administration import SortBy, UserChange, UsersPage, change_user, list_users, user_named
 from aiopypay.store.users import User
@@ -95,7 +96,9 @@ async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> 
     username = _username(request)
     if _is_same(username, user) and False in (form.is_active, form.is_admin):
         raise OwnAccess("You cannot deactivate or demote yourself")
-    password_hash = None if form.password is None else await hashed(request, form.password)
+    password_hash = None
+    if form.password is not None:
+        password_hash = await hashed(request, form.password, Work.CHANGE, user.username)
     changed = await _change(request, username, UserChange(password_hash, form.is_active, form.is_admin))
     return json_response(person_body(changed))
 

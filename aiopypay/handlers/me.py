@@ -12,6 +12,7 @@ from aiopypay.fields import parse_password, parse_text
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import STAND_IN
 from aiopypay.handlers.registration import hashed
+from aiopypay.passwords import Work
 from aiopypay.representations import PersonBody, json_response, person_body
 from aiopypay.store.users import User, replace_password_hash
 
@@ -42,7 +43,7 @@ async def patch_me(request: web.Request, user: User, form: OwnPasswordForm) -> w
     """Changes the caller's password. The old one, and every token, end with it."""
     if not await request.app[AUTHENTICATOR].matches(request, user, form.current_password):
         raise _wrong_password()
-    password_hash = await hashed(request, form.password)
+    password_hash = await hashed(request, form.password, Work.CHANGE, user.username)
     async with request.app[STAND_IN].changes.transaction(user.username) as connection:
         # Somebody who changed it in between knew the password too, and was first.
         if not await replace_password_hash(connection, user.id, user.password_hash, password_hash):

@@ -9,9 +9,10 @@ import pytest
 from multidict import CIMultiDict
 
 from aiopypay.passwords import Passwords
+from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import PASSWORD, Answer, Caller, Service, basic
-from tests.conftest import SUPERUSER_PASSWORD, register_apart
+from tests.conftest import SUPERUSER_PASSWORD, StartService, register_apart
 
 pytestmark = pytest.mark.real_hashing
 
@@ -29,13 +30,13 @@ def argon2_count(monkeypatch: pytest.MonkeyPatch) -> Argon2Count:
     count = Argon2Count()
     verify, make_hash = Passwords.verify, Passwords.hash
 
-    async def counted_verify(self: Passwords, encoded: str, password: str) -> bool:
+    async def counted_verify(self: Passwords, encoded: str, password: str, *turn: Any) -> bool:
         count.verifications += 1
-        return await verify(self, encoded, password)
+        return await verify(self, encoded, password, *turn)
 
-    async def counted_hash(self: Passwords, password: str) -> str:
+    async def counted_hash(self: Passwords, password: str, *turn: Any) -> str:
         count.hashes += 1
-        return await make_hash(self, password)
+        return await make_hash(self, password, *turn)
 
     monkeypatch.setattr(Passwords, "verify", counted_verify)
     monkeypatch.setattr(Passwords, "hash", counted_hash)
@@ -247,9 +248,10 @@ async def test_credentials_come_before_the_body(service: Service) -> None:
 
 
 async def test_more_verifications_than_the_queue_holds_are_503(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    start_service: StartService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiopypay.passwords.QUEUE_MAX", 2)
+    service = await start_service(settings)
     answers = await asyncio.gather(*(accounts(service, 1, basic(f"user{number}", PASSWORD)) for number in range(10)))
     for answer in answers:
         answer.problem(answer.status)

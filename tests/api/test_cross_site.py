@@ -58,10 +58,8 @@ JUDGED = [
     ({"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example, shop.example"}, False),
     ({"Origin": "http://HOST", "X-Forwarded-Host": "shop.example"}, False),
     ({"Origin": "http://HOST", "X-Forwarded-Host": ""}, True),
-    ({"Origin": "https://shop.example", "Forwarded": "for=192.0.2.1;host=shop.example;proto=https"}, True),
-    ({"Origin": "https://shop.example:8443", "Forwarded": 'for=192.0.2.1, host="shop.example:8443"'}, True),
-    ({"Origin": "https://shop.example", "Forwarded": "host=shop.example, for=192.0.2.1"}, False),
-    ({"Origin": "http://HOST", "Forwarded": ";;,nonsense="}, True),
+    # It is the client's own where the proxy knows the other headers only.
+    ({"Origin": "https://shop.example", "Forwarded": "for=192.0.2.1;host=shop.example;proto=https"}, False),
 ]
 FOREIGN_BODIES = {
     "application/x-www-form-urlencoded": b"from={source}&to={target}&amount=10",

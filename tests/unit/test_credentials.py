@@ -8,10 +8,9 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import VerifyMismatchError
 
-from aiopypay import credentials, passwords
+from aiopypay import credentials
 from aiopypay.credentials import VerifiedCredentials
-from aiopypay.errors import Overloaded
-from aiopypay.passwords import Passwords
+from aiopypay.passwords import Passwords, Work
 
 
 class CountingPasswords(Passwords):
@@ -21,9 +20,9 @@ class CountingPasswords(Passwords):
         super().__init__()
         self.verifications = 0
 
-    async def verify(self, encoded: str, password: str) -> bool:
+    async def verify(self, encoded: str, password: str, work: Work = Work.LOGIN, source: str = "") -> bool:
         self.verifications += 1
-        return await super().verify(encoded, password)
+        return await super().verify(encoded, password, work, source)
 
 
 @pytest.fixture
@@ -105,9 +104,10 @@ async def test_it_is_forgotten_after_five_minutes(
 
 
 async def test_the_oldest_are_forgotten_when_there_are_too_many(
-    counting: CountingPasswords, verified: VerifiedCredentials, monkeypatch: pytest.MonkeyPatch
+    counting: CountingPasswords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials, "REMEMBERED_MAX", 2)
+    verified = VerifiedCredentials(counting)
     encoded = await counting.hash("correct horse")
     for username in ("a", "b", "c"):
         await verified.verify(username, encoded, "correct horse")
@@ -148,8 +148,14 @@ async def test_passwords_are_nowhere_in_what_is_remembered(
     assert "vasya" not in repr(vars(verified))
 
 
-async def test_the_queue_for_argon2_is_bounded(counting: CountingPasswords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "QUEUE_MAX", 2)
-    outcomes = await asyncio.gather(*(counting.hash("correct horse") for _ in range(4)), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [str, str, Overloaded, Overloaded]
-    assert await counting.hash("correct horse"), "it serves again once the queue is empty"
+async def test_an_address_shares_nothing_with_another(
+    counting: CountingPasswords, verified: VerifiedCredentials
+) -> None:
+    """Else a guesser whose guesses are no longer verified would still learn which is right."""
+    encoded = await counting.hash("correct horse")
+    await verified.verify("vasya", encoded, "correct horse", "192.0.2.1")
+    verified.keep_header("Basic …", "vasya", encoded, "correct horse", "192.0.2.1")
+    assert verified.known_header("Basic …", "192.0.2.1") is not None
+    assert verified.known_header("Basic …", "192.0.2.2") is None
+    await verified.verify("vasya", encoded, "correct horse", "192.0.2.2")
+    assert counting.verifications == 2
