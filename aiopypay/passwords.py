@@ -17,7 +17,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION
 
 from aiopypay.errors import Overloaded
-from aiopypay.fair_queue import FairQueue
+from aiopypay.hashing_queue import HashingQueue
 
 # OWASP's parameters for argon2id: 19 MiB, two passes, one lane.
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
@@ -59,7 +59,9 @@ class Passwords:
         # The other half of the cores stays with the event loop and the database: argon2 runs beside the interpreter.
         self._idle = max(1, len(os.sched_getaffinity(0)) // 2)
         self._threads = ThreadPoolExecutor(self._idle, thread_name_prefix="argon2")
-        self._queues: dict[Work, FairQueue[_Job]] = {work: FairQueue(QUEUE_MAX, QUEUE_OF_SOURCE_MAX) for work in Work}
+        self._queues: dict[Work, HashingQueue[_Job]] = {
+            work: HashingQueue(QUEUE_MAX, QUEUE_OF_SOURCE_MAX) for work in Work
+        }
         self._turns = deque(Work)
         # What is verified for users that do not exist, so that they take as long as those that do.
         self.nobodys_hash = _hash_of_nothing()

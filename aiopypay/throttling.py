@@ -5,7 +5,7 @@ limit nothing is verified, so that right and wrong have the same answer. There a
 from an address, each further failure closes the door for twice as long; of a user from all addresses together, so many
 failures a minute. The second does not hold for addresses from which the user has logged in within 30 days: whoever
 attacks from elsewhere keeps nobody out there. An address as a whole is never closed; it waits for its turn
-(`fair_queue`).
+(`hashing_queue`).
 
 What is counted is of bounded number, the newest. Whoever would push out a count needs as many failures, each verified.
 """

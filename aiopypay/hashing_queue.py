@@ -15,7 +15,7 @@ FAILURE_SECONDS = 120.0
 SOURCES_MAX = 10_000
 
 
-class FairQueue(Generic[Job]):
+class HashingQueue(Generic[Job]):
     """Sources without recent failures come first; among equals they take turns, and one that comes anew is next.
 
     The turns are those of start-time fair queueing (Goyal, Vin, Cheng 1996): each job has a number, one above the

@@ -2,9 +2,9 @@
 
 import pytest
 
-from aiopypay import fair_queue
+from aiopypay import hashing_queue
 from aiopypay.errors import Overloaded, TooManyRequests
-from aiopypay.fair_queue import FAILURE_SECONDS, FairQueue
+from aiopypay.hashing_queue import FAILURE_SECONDS, HashingQueue
 
 
 class Clock:
@@ -20,11 +20,11 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(fair_queue, "time", clock)
+    monkeypatch.setattr(hashing_queue, "time", clock)
     return clock
 
 
-def drained(queue: FairQueue[str]) -> list[str]:
+def drained(queue: HashingQueue[str]) -> list[str]:
     jobs = []
     while (job := queue.take()) is not None:
         jobs.append(job)
@@ -33,14 +33,14 @@ def drained(queue: FairQueue[str]) -> list[str]:
 
 
 def test_sources_take_turns_and_each_keeps_its_order(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(10, 10)
+    queue: HashingQueue[str] = HashingQueue(10, 10)
     for job in ("a1", "a2", "a3", "b1", "b2", "c1"):
         assert queue.add(job[0], job) is None
     assert drained(queue) == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
 
 def test_who_failed_lately_comes_last(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(10, 10)
+    queue: HashingQueue[str] = HashingQueue(10, 10)
     queue.fail("a")
     for job in ("a1", "b1", "b2", "c1"):
         queue.add(job[0], job)
@@ -52,7 +52,7 @@ def test_who_failed_lately_comes_last(clock: Clock) -> None:
 
 
 def test_what_was_taken_alone_is_no_debt(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(100, 10)
+    queue: HashingQueue[str] = HashingQueue(100, 10)
     for number in range(50):
         queue.add("a", f"a{number}")
         queue.take()
@@ -62,7 +62,7 @@ def test_what_was_taken_alone_is_no_debt(clock: Clock) -> None:
 
 
 def test_who_comes_anew_is_next(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(1_000, 10)
+    queue: HashingQueue[str] = HashingQueue(1_000, 10)
     for number in range(250):
         for _ in range(3):
             queue.add(f"crowd {number}", "crowd")
@@ -73,7 +73,7 @@ def test_who_comes_anew_is_next(clock: Clock) -> None:
 
 
 def test_one_source_has_so_many_places(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(10, 2)
+    queue: HashingQueue[str] = HashingQueue(10, 2)
     queue.add("a", "a1")
     queue.add("a", "a2")
     with pytest.raises(TooManyRequests):
@@ -82,7 +82,7 @@ def test_one_source_has_so_many_places(clock: Clock) -> None:
 
 
 def test_where_it_is_full_who_crowds_most_makes_room(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(4, 10)
+    queue: HashingQueue[str] = HashingQueue(4, 10)
     for job in ("a1", "b1", "a2", "a3"):
         queue.add(job[0], job)
     assert queue.add("c", "c1") == "a3"
@@ -93,7 +93,7 @@ def test_where_it_is_full_who_crowds_most_makes_room(clock: Clock) -> None:
 
 
 def test_where_nobody_crowds_the_newcomer_leaves(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(2, 10)
+    queue: HashingQueue[str] = HashingQueue(2, 10)
     queue.add("a", "a1")
     queue.add("b", "b1")
     with pytest.raises(Overloaded):
@@ -101,7 +101,7 @@ def test_where_nobody_crowds_the_newcomer_leaves(clock: Clock) -> None:
 
 
 def test_who_failed_makes_room_for_who_did_not(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(2, 10)
+    queue: HashingQueue[str] = HashingQueue(2, 10)
     queue.fail("a")
     queue.add("a", "a1")
     queue.add("b", "b1")
@@ -109,7 +109,7 @@ def test_who_failed_makes_room_for_who_did_not(clock: Clock) -> None:
 
 
 def test_what_waits_no_longer_has_no_turn(clock: Clock) -> None:
-    queue: FairQueue[str] = FairQueue(10, 10)
+    queue: HashingQueue[str] = HashingQueue(10, 10)
     queue.add("a", "a1")
     queue.add("b", "b1")
     queue.remove("a", "a1")
@@ -121,8 +121,8 @@ def test_what_waits_no_longer_has_no_turn(clock: Clock) -> None:
 
 
 def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_queue, "SOURCES_MAX", 50)
-    queue: FairQueue[str] = FairQueue(10, 10)
+    monkeypatch.setattr(hashing_queue, "SOURCES_MAX", 50)
+    queue: HashingQueue[str] = HashingQueue(10, 10)
     for number in range(1_000):
         queue.add(str(number), "job")
         queue.fail(str(number))
