@@ -41,6 +41,22 @@ CREATE TABLE migrations (
 )
 """
 
+# All that anybody may do with anything in the schema of ours, as text.
+SELECT_RIGHTS = """
+WITH home AS (SELECT oid, nspacl FROM pg_namespace WHERE oid = (
+    SELECT relnamespace FROM pg_class WHERE oid = 'transfers'::regclass
+))
+SELECT '', '', aclexplode(nspacl)::text FROM home
+UNION ALL
+SELECT relname::text, '', aclexplode(relacl)::text FROM pg_class JOIN home ON relnamespace = home.oid
+UNION ALL
+SELECT relname::text, attname::text, aclexplode(attacl)::text
+FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN home ON relnamespace = home.oid
+WHERE attacl IS NOT NULL
+ORDER BY 1, 2, 3
+"""
+RIGHTS_LOCK_SECONDS = 2
+
 logger = logging.getLogger(__name__)
 
 
@@ -105,9 +121,14 @@ def _known(cursor: psycopg2.extensions.cursor) -> set[str]:
 
 
 def _give_rights(connection: psycopg2.extensions.connection, service_role: str) -> None:
-    """All at once: a service that works as this role meanwhile never lacks one."""
+    """All at once: a service that works as this role meanwhile never lacks one.
+
+    Where they are right already nothing is written: at a server that cannot confirm it (its synchronous standby is
+    gone), or that waits for others, a start would hang which has nothing to change.
+    """
     connection.autocommit = False
     with connection, connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = '{RIGHTS_LOCK_SECONDS}s'")
         cursor.execute("SELECT current_user, EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (service_role,))
         [(owner, is_there)] = cursor.fetchall()
         if not is_there:
@@ -117,8 +138,16 @@ def _give_rights(connection: psycopg2.extensions.connection, service_role: str) 
             )
         if owner != service_role:
             cursor.execute("SELECT set_config('aiopypay.service_role', %s, TRUE)", (service_role,))
+            before = _rights(cursor)
             cursor.execute((files()[0].parent / RIGHTS).read_text(encoding="utf-8"))
+            if _rights(cursor) == before:
+                connection.rollback()
     connection.autocommit = True
+
+
+def _rights(cursor: psycopg2.extensions.cursor) -> list[tuple[str, ...]]:
+    cursor.execute(SELECT_RIGHTS)
+    return cursor.fetchall()
 
 
 def _apply(connection: psycopg2.extensions.connection, file: Path) -> str:

@@ -142,6 +142,17 @@ def test_rights_that_were_added_by_hand_are_taken_away_at_the_next_start(databas
             as_service(database_url, statement)
 
 
+def test_rights_that_are_there_already_are_not_written_again(database_url: str) -> None:
+    """A server whose synchronous standby is gone confirms no write: the start has none to make."""
+    row = "SELECT xmin::text FROM pg_class WHERE oid = 'transfers'::regclass"
+    before = ledger.query(database_url, row)
+    assert migrations.apply(ledger.as_owner(database_url), SERVICE) == []
+    assert ledger.query(database_url, row) == before
+    ledger.query(database_url, f"REVOKE SELECT ON transfers FROM {SERVICE}")
+    assert migrations.apply(ledger.as_owner(database_url), SERVICE) == []
+    as_service(database_url, "SELECT FROM transfers")
+
+
 def test_where_nothing_is_outstanding_the_services_role_may_look(database_url: str) -> None:
     """So a service may run without knowing who migrates: `aiopypay migrate` is run by somebody else then."""
     assert migrations.apply(database_url) == []
