@@ -35,6 +35,7 @@ from aiopypay.openapi.document import document, encoded
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.shared_reads import SharedReads
+from aiopypay.slices import SLICES, Slices
 from aiopypay.stand_in import reading
 from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.mode import ModeSwitch
@@ -79,6 +80,7 @@ def create_app(settings: Settings) -> web.Application:
     app[handlers.SETTINGS] = settings
     app[METRICS] = Metrics()
     app[MODE] = ModeSwitch()
+    app[SLICES] = Slices()
     app.on_response_prepare.append(set_headers)
     if origins:
         app.on_response_prepare.append(cross_site.tell(origins))

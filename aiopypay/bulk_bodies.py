@@ -23,6 +23,7 @@ from aiopypay.forms import (
     shown,
 )
 from aiopypay.parsers import takes
+from aiopypay.slices import SLICES, Slices
 from aiopypay.transfer_orders import BulkTransferForm
 from aiopypay.units import UNIT_SIZE_MAX
 
@@ -80,25 +81,27 @@ Handler = Callable[..., Awaitable[web.StreamResponse]]
 def bulk_data(handler: Handler) -> Handler:
     """Passes the body, as a `Bulk`, to the handler, in place of the `BulkQuery` that is its last argument.
 
-    Raises InvalidRequest naming the field, or in CSV the line; UnsupportedMediaType, PayloadTooLarge, RequestTimeout.
+    The first is the user, of whose bulks only some are worked on at once. Raises InvalidRequest naming the field, or in
+    CSV the line; UnsupportedMediaType, PayloadTooLarge, RequestTimeout, Overloaded.
     """
 
     @wraps(handler)
     async def read_bulk(request: web.Request, *args: Any) -> web.StreamResponse:
-        *others, query = args
+        user, query = args
         text = await body_text(request, BODY_BYTES_MAX, (JSON, CSV))
-        if request.content_type == CSV:
-            return await handler(request, *others, _from_csv(text, query.mode))
-        return await handler(request, *others, _from_json(text, query.mode))
+        slices = request.app[SLICES]
+        async with slices.place(user.id):
+            read = _from_csv if request.content_type == CSV else _from_json
+            return await handler(request, user, await read(text, query.mode, slices))
 
     return add_traits(read_bulk, body=BulkForm, body_types=(JSON, CSV), problems=BODY_PROBLEMS)
 
 
-def _from_json(text: str, mode: Mode | None) -> Bulk:
+async def _from_json(text: str, mode: Mode | None, slices: Slices) -> Bulk:
     if mode is not None:
         raise InvalidRequest("mode: belongs into the JSON body, not into the query", field="mode")
-    form = build(BulkForm, json_pairs(text))
-    return Bulk(form.mode, [_transfer(raw) for raw in form.transfers], text)
+    form = await slices.do(lambda: build(BulkForm, json_pairs(text)))
+    return Bulk(form.mode, await slices.map(_transfer, form.transfers), text)
 
 
 def _transfer(raw: Any) -> BulkTransferForm | InvalidRequest:
@@ -108,22 +111,27 @@ def _transfer(raw: Any) -> BulkTransferForm | InvalidRequest:
         return problem
 
 
-def _from_csv(text: str, mode: Mode | None) -> Bulk:
+async def _from_csv(text: str, mode: Mode | None, slices: Slices) -> Bulk:
     if mode is None:
         raise InvalidRequest("mode: is missing in the query", field="mode")
-    records = _records(text.removeprefix("\ufeff"))
+    columns, rows = await slices.do(lambda: _table(text.removeprefix("\ufeff")))
+    transfers = await slices.map(lambda row: _row(columns, row[1]), rows)
+    return Bulk(mode, transfers, text, [line for line, _ in rows])
+
+
+def _table(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the names of the columns, and the rows below, each with its line."""
+    records = _records(text)
     _, columns = next(records, (1, []))
     _check_columns(columns)
-    transfers: list[BulkTransferForm | InvalidRequest] = []
-    lines: list[int] = []
+    rows: list[tuple[int, list[str]]] = []
     for line, cells in records:
-        if len(transfers) == UNIT_SIZE_MAX:
+        if len(rows) == UNIT_SIZE_MAX:
             raise InvalidRequest(f"line {line}: there are more than {UNIT_SIZE_MAX} transfers")
-        transfers.append(_row(columns, cells))
-        lines.append(line)
-    if not transfers:
+        rows.append((line, cells))
+    if not rows:
         raise InvalidRequest("line 2: there is no transfer below the names of the columns")
-    return Bulk(mode, transfers, text, lines)
+    return columns, rows
 
 
 def _records(text: str) -> Iterator[tuple[int, list[str]]]:

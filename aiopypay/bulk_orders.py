@@ -1,4 +1,4 @@
-"""The orders of a bulk: under which ids they are placed, and how each one's answer finds its way back. Pure.
+"""The orders of a bulk: under which ids they are placed, and how each one's answer finds its way back.
 
 A transfer with a key of its own makes the order that it would make alone under this Idempotency-Key. One without makes
 an order under a key derived from that of the whole request and its place: behind the first there is a space in it, so
@@ -24,6 +24,7 @@ from aiopypay.errors import (
 from aiopypay.idempotency import digest, ids_of_places, order_id, plain
 from aiopypay.ledger import TransferOrder
 from aiopypay.random_ids import uuid7
+from aiopypay.slices import Slices
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.transfer_orders import NO_CONTENT, BulkTransferForm, content_of, order_of
 from aiopypay.units import RequestKey, Unit
@@ -35,16 +36,16 @@ _OF_A_TRANSFER = (NotKnownHere, OfflineAmountCap, OfflineDebitCap)
 Placed = Sequence[BulkTransferForm | Problem]
 
 
-def unit_of(bulk: Bulk, placed: Placed, user_id: int, key: str | None) -> Unit:
+async def unit_of(bulk: Bulk, placed: Placed, user_id: int, key: str | None, slices: Slices) -> Unit:
     """Returns the orders of what is `placed`. `key` is the Idempotency-Key of the request.
 
     Raises, where all are to be booked or nothing, the problem of the first that cannot be.
     """
     if bulk.mode == "all":
         _check_all(bulk, placed)
-    placing = _Placing(bulk, user_id, key)
-    orders = [placing.order(form, place) for place, form in enumerate(placed) if not isinstance(form, Problem)]
-    return Unit(orders, placing.request_key)
+    placing = await slices.do(lambda: _Placing(bulk, user_id, key))
+    forms = [(form, place) for place, form in enumerate(placed) if not isinstance(form, Problem)]
+    return Unit(await slices.map(lambda form: placing.order(*form), forms), placing.request_key)
 
 
 def answers_of(bulk: Bulk, placed: Placed, answers: Sequence[Answer]) -> list[Answer]:
@@ -65,20 +66,22 @@ def answers_of(bulk: Bulk, placed: Placed, answers: Sequence[Answer]) -> list[An
     ]
 
 
-def placed_of(bulk: Bulk) -> Placed:
+async def placed_of(bulk: Bulk, slices: Slices) -> Placed:
     """Returns the transfers, and in place of each of which no order is placed its problem.
 
     Of two contents under one key only the first is placed: each further one would need a transaction of its own.
     """
     contents: dict[str, bytes] = {}
-    return [
-        IdempotencyKeyReused("key: stands above with another content", field="key")
-        if not isinstance(form, InvalidRequest)
-        and form.key is not None
-        and contents.setdefault(form.key, content := content_of(form)) != content
-        else form
-        for form in bulk.transfers
-    ]
+
+    def place(form: BulkTransferForm | InvalidRequest) -> BulkTransferForm | Problem:
+        if isinstance(form, InvalidRequest) or form.key is None:
+            return form
+        content = content_of(form)
+        if contents.setdefault(form.key, content) == content:
+            return form
+        return IdempotencyKeyReused("key: stands above with another content", field="key")
+
+    return await slices.map(place, bulk.transfers)
 
 
 def _check_all(bulk: Bulk, placed: Placed) -> None:

@@ -29,6 +29,10 @@ class Problem(Exception):
         # Which transfer of a bulk it is about, from 0, where it is the answer to all of them.
         self.index: int | None = None
 
+    def for_readers(self) -> "Problem":
+        """Returns the problem as it is told to those who only ask: it says nothing of what was booked, or not."""
+        return self
+
     def members(self, instance: str | None, status: int | None = None) -> dict[str, str | int | None]:
         """Returns the members of application/problem+json (RFC 9457). `instance` is the id of the request."""
         members: dict[str, str | int | None] = {
@@ -240,6 +244,10 @@ class Overloaded(Problem):
     status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
 
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
 
 class DatabaseBusy(Problem):
     """The database is there but refused for now: deadlock, serialisation failure, lock timeout, cancelled statement.
@@ -252,12 +260,25 @@ class DatabaseBusy(Problem):
     # Whether it gave way to another transaction, which is about to be done; it is not kept out by one.
     is_conflict = False
 
+    def __init__(self, detail: str = "The database is busy. Nothing was booked or changed; try again.") -> None:
+        super().__init__(detail)
+
+    def for_readers(self) -> Problem:
+        """Returns what says that the database is busy, and no more."""
+        return DatabaseBusy("The database is busy; try again.")
+
 
 class DatabaseUnavailable(Problem):
     """Could not connect, or the connection was lost, or the deadline passed, before COMMIT was sent."""
 
     status, slug, title = 503, "database-unavailable", "Database unavailable"
     retry_after_seconds = 1
+    # Whether its detail says what holds for reads, too.
+    is_for_readers: ClassVar[bool] = False
+
+    def for_readers(self) -> Problem:
+        """Returns what says that the database is unavailable, and no more; or itself, where it says as much."""
+        return self if self.is_for_readers else DatabaseUnavailable("The database is unavailable; try again.")
 
 
 class DatabaseUnfit(DatabaseUnavailable):
@@ -308,17 +329,23 @@ class DiskHangs(Problem):
     ) -> None:
         super().__init__(detail)
 
+    def for_readers(self) -> Problem:
+        """Returns what says that the disk does not answer, and no more."""
+        return DiskHangs("The disk of this node does not answer; try again.")
+
 
 class NotKnownHere(DatabaseUnavailable):
     """The database is away, and this node does not remember enough to answer in its place. Never a guess."""
 
     slug, title = "not-known-here", "Not known without the database"
+    is_for_readers = True
 
 
 class StandInFenced(DatabaseUnavailable):
     """The database is away, and this node may not stand in for it; `/health` says why."""
 
     slug, title = "stand-in-fenced", "No stand-in"
+    is_for_readers = True
 
 
 class OfflineAmountCap(DatabaseUnavailable):
@@ -339,10 +366,26 @@ class OfflineOrdersCap(DatabaseUnavailable):
     slug, title = "offline-orders-cap", "Journal full"
 
 
+class OfflineUserOrdersCap(DatabaseUnavailable):
+    """The journal holds as many of the user's orders as one user may have there (a tenth of all that it may)."""
+
+    slug, title = "offline-user-orders-cap", "Your part of the journal is full"
+
+
+class OfflineDiskFloor(DatabaseUnavailable):
+    """The node's disk has too little room for new orders (APP_OFFLINE_MIN_FREE_BYTES); what is left is for settling."""
+
+    slug, title = "offline-disk-floor", "Too little room on the node's disk"
+    # Somebody has to make room.
+    retry_after_seconds = 60
+
+
 class OfflineHoursCap(DatabaseUnavailable):
     """The database has been away for longer than payments may be accepted without it (APP_OFFLINE_MAX_HOURS)."""
 
     slug, title = "offline-hours-cap", "Too long without the database"
+    # Nothing but the database ends it.
+    retry_after_seconds = 60
 
 
 class StatementRejected(InternalError):

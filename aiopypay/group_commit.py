@@ -1,5 +1,8 @@
 """The writer: orders that arrive while a batch runs share the next one. One batch at a time, in every mode.
 
+Which of those that wait are in the next batch is fair between users (`fair_batches.py`), and decided before anything is
+judged: each user's orders are judged in the order in which they came, and no group is ever taken apart.
+
 If the process dies, or the connection is lost, before COMMIT is sent, nothing of a batch is booked: its orders are
 then accepted by the deputy under the same ids. After it, all of the batch or nothing is booked, and nobody knows
 which: then it enters the journal whole, as it was planned. Its plan has been on disk since before COMMIT, so that
@@ -12,6 +15,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from uuid import UUID
 
 from aiopypay.batches import Batcher
@@ -23,6 +27,7 @@ from aiopypay.errors import (
     DiskHangs,
     DuplicateOrder,
     InternalError,
+    Overloaded,
     Problem,
     RequestKeyReused,
 )
@@ -58,7 +63,14 @@ class GroupCommit:
         self._deputy = deputy
         self._lock = writers_lock
         self._batches: Batcher[Unit, list[Answer]] = Batcher(
-            self._run, batch_size=BATCH_SIZE, queue_size=QUEUE_SIZE, weigh=lambda unit: len(unit.orders)
+            self._run,
+            batch_size=BATCH_SIZE,
+            queue_size=QUEUE_SIZE,
+            weigh=lambda unit: len(unit.orders),
+            user_of=lambda unit: unit.orders[0].user_id,
+            cut=Unit.cut,
+            ids_of=Unit.contents,
+            join=lambda parts: list(chain.from_iterable(parts)),
         )
 
     async def post(self, order: TransferOrder) -> OrderRecord | Entry:
@@ -73,7 +85,7 @@ class GroupCommit:
         return answer
 
     async def post_all(self, unit: Unit) -> list[Answer]:
-        """Returns one answer an order, in order: what `post` returns or raises. They are judged in one transaction.
+        """Returns one answer an order, in order: what `post` returns or raises. A group is judged in one transaction.
 
         Where the key of the whole request was used before, with another content, nothing is booked, and each order's
         answer is RequestKeyReused. Raises Overloaded.
@@ -114,7 +126,7 @@ class GroupCommit:
             answers = await self._post(this.orders, time.monotonic() + BUSY_SECONDS)
             rounds.append((units, refusals, this, answers))
             units = this.later
-        later: list[list[Answer]] = [[_busy() for _ in unit.orders] for unit in units]
+        later: list[list[Answer]] = [[DatabaseBusy() for _ in unit.orders] for unit in units]
         for units, refusals, this, answers in reversed(rounds):
             judged = iter(this.answers(answers, later))
             later = [
@@ -145,8 +157,9 @@ class GroupCommit:
             return await self._post_together(orders, until)
         except DatabaseUnavailable:
             return await self._accept(orders)
-        except DiskHangs as hangs:
-            return [copy.copy(hangs) for _ in orders]
+        except (DiskHangs, Overloaded) as problem:
+            # Of these orders alone: others of their bulk may be booked.
+            return [copy.copy(problem) for _ in orders]
         except (DatabaseBusy, InternalError) as failure:
             first, second = halves(orders)
             # A bulk may be busy for no fault but its size.
@@ -169,7 +182,7 @@ class GroupCommit:
 
     async def _post_together(self, orders: Sequence[TransferOrder], until: float) -> list[Answer]:
         """Tries again, under the same ids, what was in the way of others; who is locked out answers for himself."""
-        failure: Problem = _busy()
+        failure: Problem = DatabaseBusy()
         for _ in range(ATTEMPTS):
             try:
                 return await self._attempt(orders)
@@ -255,10 +268,6 @@ class GroupCommit:
         if records:
             self._deputy.record(accounts, list(records.values()), step)
         return _in_order(orders, {**judgement.replays(orders), **records})
-
-
-def _busy() -> DatabaseBusy:
-    return DatabaseBusy("The database is busy. Nothing was booked; try again.")
 
 
 def _in_order(orders: Sequence[TransferOrder], answers: Mapping[UUID, Answer]) -> list[Answer]:

@@ -72,12 +72,22 @@ async def problem_json(request: web.Request, handler: Handler) -> web.StreamResp
     except errors.Problem as problem:
         if isinstance(problem, errors.InternalError):
             logger.exception("Request %s failed", request[REQUEST_ID])
-        return problem_response(request, problem)
+        return problem_response(request, _told(request, problem))
     except web.HTTPException as error:
         return problem_response(request, _problem_of(error), status=error.status, allow=error.headers.get("Allow"))
     except Exception:
         logger.exception("Request %s failed", request[REQUEST_ID])
         return problem_response(request, errors.InternalError())
+
+
+def _told(request: web.Request, problem: errors.Problem) -> errors.Problem:
+    """Returns the problem as it is told to this request, with the time after which to try again."""
+    if request.method in ("GET", "HEAD"):
+        problem = problem.for_readers()
+    if isinstance(problem, errors.DatabaseUnavailable):
+        least = problem.retry_after_seconds or 1
+        problem.retry_after_seconds = max(least, request.app[MODE].retry_after_seconds)
+    return problem
 
 
 def problem_response(

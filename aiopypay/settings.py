@@ -20,6 +20,7 @@ from aiopypay.setting_names import ENV_FILE, PREFIX, SettingsError
 AMOUNT_MAX = Decimal(10**12)
 PASSWORD_LENGTH_MAX = 256
 WHOLE_NUMBER_MAX = 999_999_999
+FREE_BYTES_MAX = 10**15 - 1
 # HS256 wants a key as long as its hash (RFC 7518).
 SECRET_BYTES_MIN = 32
 
@@ -31,18 +32,22 @@ HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 # As a browser sends it: in lower case, without the usual port, nothing behind.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 USUAL_PORT = re.compile(r"http://.*:80$|https://.*:443$")
-WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+WHOLE_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 DATABASE_URL_EXAMPLE = "postgresql://user:password@127.0.0.1:5432/aiopypay"
 
 
 @dataclass(frozen=True, slots=True)
 class OfflineSettings:
-    """What may be accepted without the database; None is without cap. Amounts are in an account's own currency."""
+    """What may be accepted without the database; None is without cap. Amounts are in an account's own currency.
+
+    Below `min_free_bytes` of free disk no new order is accepted: the rest is for settling.
+    """
 
     max_amount: Decimal | None = None
     max_debit: Decimal | None = None
-    max_orders: int | None = None
+    max_orders: int = 1_000_000
+    min_free_bytes: int = 1024**3
     max_hours: int = 24
     keep_days: int = 30
     accounts_max: int = 1_000_000
@@ -160,11 +165,11 @@ def _number(values: Mapping[str, str], name: str, default: int, low: int, high: 
 
 
 def _offline(values: Mapping[str, str]) -> OfflineSettings:
-    orders = "APP_OFFLINE_MAX_ORDERS"
     return OfflineSettings(
         max_amount=_amount(values, "APP_OFFLINE_MAX_AMOUNT"),
         max_debit=_amount(values, "APP_OFFLINE_MAX_DEBIT"),
-        max_orders=_number(values, orders, 1, 1, WHOLE_NUMBER_MAX) if orders in values else None,
+        max_orders=_number(values, "APP_OFFLINE_MAX_ORDERS", 1_000_000, 1, WHOLE_NUMBER_MAX),
+        min_free_bytes=_number(values, "APP_OFFLINE_MIN_FREE_BYTES", 1024**3, 0, FREE_BYTES_MAX),
         max_hours=_number(values, "APP_OFFLINE_MAX_HOURS", 24, 1, WHOLE_NUMBER_MAX),
         keep_days=_number(values, "APP_OFFLINE_KEEP_DAYS", 30, 1, 36_500),
         accounts_max=_number(values, "APP_OFFLINE_ACCOUNTS_MAX", 1_000_000, 0, WHOLE_NUMBER_MAX),

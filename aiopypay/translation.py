@@ -28,7 +28,7 @@ UNIQUE_VIOLATION = "23505"
 # What libpq itself says, in the language of its source.
 UNPROVEN = ("authentication method requirement", "incorrect server signature")
 
-UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked; try again."
+UNAVAILABLE_DETAIL = "The database is unavailable. Nothing was booked or changed; try again."
 IN_DOUBT_DETAIL = "The database did not answer to COMMIT. Retry with the same Idempotency-Key."
 
 
@@ -42,7 +42,7 @@ def translate(error: BaseException, phase: Phase) -> errors.Problem:
     if phase == "commit" and not _certainly_not_committed(code):
         return errors.CommitInDoubt(IN_DOUBT_DETAIL)
     if code in BUSY | OUTDATED:
-        busy = errors.DatabaseBusy("The database is busy. Nothing was booked; try again.")
+        busy = errors.DatabaseBusy()
         busy.is_conflict = code in CONFLICTS
         return busy
     if is_unavailable(error, code):

@@ -33,7 +33,7 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Orders that are judged in one batch, in their order.
+    """Orders that are judged in their order: in one batch where they have a group, or where nobody else waits.
 
     Two of one id have the same content where they have a group; they then make one order.
     """
@@ -43,8 +43,21 @@ class Unit:
 
     @property
     def identity(self) -> object:
-        """What is the same in requests of which only one is judged: key and content, if there is a key."""
-        return id(self) if self.key is None else (self.key.id, self.key.fingerprint)
+        """What is the same in requests of which only one is judged: key, content and part, if there is a key."""
+        if self.key is None:
+            return id(self)
+        return self.key.id, self.key.fingerprint, self.orders[0].id, len(self.orders)
+
+    def contents(self) -> Sequence[tuple[UUID, bytes]]:
+        """Returns the ids that others may have sent as well, each with the content that it has here."""
+        keyed = [(order.id, order.fingerprint) for order in self.orders if order.idempotency_key is not None]
+        return keyed if self.key is None else [*keyed, (self.key.id, self.key.fingerprint)]
+
+    def cut(self, size: int) -> tuple["Unit", "Unit"] | None:
+        """Returns its first orders, so many, and the rest, to be judged later; None where they are booked together."""
+        if self.orders[0].group is not None:
+            return None
+        return Unit(self.orders[:size], self.key), Unit(self.orders[size:], self.key)
 
 
 class Round:

@@ -33,6 +33,7 @@ from aiopypay.handlers import GROUP_COMMIT
 from aiopypay.idempotency import idempotency_key
 from aiopypay.middlewares import REQUEST_ID
 from aiopypay.representations import PendingBody, ReceiptBody, money_response, pending_body, receipt_body
+from aiopypay.slices import SLICES
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.stand_in.reading import record_of
 from aiopypay.store.orders import OrderRecord
@@ -59,10 +60,12 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either. It is
     used once one of these is booked or accepted; where all have keys of their own, these alone are.
     """
-    placed = placed_of(bulk)
-    unit = unit_of(bulk, placed, user.id, idempotency_key(request))
+    slices, request_id = request.app[SLICES], request[REQUEST_ID]
+    placed = await placed_of(bulk, slices)
+    unit = await unit_of(bulk, placed, user.id, idempotency_key(request), slices)
     told = answers_of(bulk, placed, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])
-    return money_response(request, [_result(answer, request[REQUEST_ID]) for answer in told])
+    results = await slices.map(lambda answer: _result(answer, request_id), told)
+    return await slices.do(lambda: money_response(request, results))
 
 
 def _result(answer: Answer, request_id: str) -> ReceiptBody | PendingBody | dict[str, str | int | None]:

@@ -29,11 +29,12 @@ class JournalBody(msgspec.Struct):
 class HealthBody(msgspec.Struct):
     """How the node is.
 
-    `fenced` says why it would not stand in even with the lease, `disk` that its disk does not answer and nothing is
-    booked until it does, `settling_waits_for` what the operator must see to. `refused_after_changes_elsewhere` counts,
-    among what was refused at settling, orders on accounts that were changed in SQL just before the database was lost or
-    while it was. `database_roles` is `separate` where the service's role cannot switch off what keeps history as it is,
-    `one` where it can, for it owns the tables (APP_MIGRATION_URL), null before the database was met.
+    `fenced` says why it would not stand in even with the lease; `disk` that its disk does not answer, so that nothing
+    is booked, or has too little room, so that no orders are accepted without the database; `settling_waits_for` what
+    the operator must see to. `refused_after_changes_elsewhere` counts, among what was refused at settling, orders on
+    accounts that were changed in SQL just before the database was lost or while it was. `database_roles` is `separate`
+    where the service's role cannot switch off what keeps history as it is, `one` where it can, for it owns the tables
+    (APP_MIGRATION_URL), null before the database was met.
     """
 
     status: str

@@ -41,8 +41,10 @@ _STAND_IN = {errors.NotKnownHere, errors.StandInFenced, errors.DiskHangs}
 _ACCEPTANCE = {
     errors.OfflineAmountCap,
     errors.OfflineDebitCap,
+    errors.OfflineDiskFloor,
     errors.OfflineHoursCap,
     errors.OfflineOrdersCap,
+    errors.OfflineUserOrdersCap,
 }
 _KEY = {errors.InvalidRequest, errors.IdempotencyKeyReused, errors.OrderRefused}
 

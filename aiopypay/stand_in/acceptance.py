@@ -51,7 +51,13 @@ def accept(
         answers = _seen(store, orders)
         fresh = [order for order in orders if order.id not in answers]
         complete = is_alone and store.setting(KEYS_COMPLETE) == "yes" and store.setting(ORDERS_TRIMMED) != "yes"
-        caps = Caps(limits, seconds_down, store.pending_count())
+        caps = Caps(
+            limits,
+            seconds_down,
+            pending=store.pending_count(),
+            pending_of=store.pending_of,
+            free_bytes=store.free_bytes(),
+        )
         planned = _plan(store, fresh, caps, complete, refused_groups(orders, answers))
         entries = [
             entry_of(plan, now, held=_may_be_old(plan.order, complete))

@@ -8,7 +8,7 @@ from aiopypay.stand_in.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """`oldest` is when the first of the entries that are `pending` was accepted."""
+    """`oldest` is when the first of the entries that are `pending` was accepted; `free_bytes` is the disk's room."""
 
     pending: int = 0
     oldest: datetime | None = None
@@ -16,6 +16,7 @@ class Contents:
     accounts: int = 0
     orders: int = 0
     uncertain: int = 0
+    free_bytes: int = 0
 
     @property
     def remembered(self) -> dict[str, int]:
@@ -37,4 +38,5 @@ def contents_of(store: Store) -> Contents:
         accounts,
         store.order_count(),
         store.uncertain_count(),
+        store.free_bytes(),
     )

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
 from aiopypay.stand_in.plan_keeping import UNKNOWN, PlanKeeping, PlanUnderWay
-from aiopypay.stand_in.store import Store, StoreFailed
+from aiopypay.stand_in.store import Store
 from aiopypay.stand_in.withheld import Withheld
 from aiopypay.store.accounts import AccountState
 from aiopypay.store.installation import Lease
@@ -68,6 +69,35 @@ class Deputy:
         await self._node.finish(deputy_work.forget_memory)
         await self._node.start_keeping()
 
+    async def reopen(self) -> None:
+        """Where a full disk has fenced this node, and has room again, it stands in again.
+
+        Online it has booked without remembering it, or may have: all is forgotten, as at a start whose mark is gone,
+        and read anew. Without the database it has missed nothing since it was fenced; unless that was before, or with a
+        batch in doubt, of which nobody can say any more what its clients heard. Then it waits for the database.
+
+        Raises StandInFenced, DiskHangs.
+        """
+        is_up, node = self.switch.is_up, self._node
+        if is_up and node.fenced:
+            node.keeps_balances = False
+        if not node.may_reopen or self.blocked or self.foreign or not (is_up or node.keeps_balances):
+            return
+        if not await node.run(deputy_work.has_room, with_plans=is_up):
+            return
+        await node.run(Store.verify)
+        # No batch is under way then: one that began while the node was fenced has ended by now.
+        async with self.moments.turn:
+            if is_up != self.switch.is_up:
+                return
+            await node.reopen(
+                partial(deputy_work.begin_anew if is_up else deputy_work.write_standing, standing=self.standing)
+            )
+        logger.warning("The disk of this node has room again.")
+        if is_up:
+            self._withheld.clear()
+            await self.forget_memory()
+
     @property
     def _seconds_away(self) -> float:
         return self._seconds_before + self.switch.seconds_down
@@ -105,7 +135,8 @@ class Deputy:
         if fence is not None:
             return _not_here(fence)
         # As of the store's last piece of work: an order would join it no later than the next.
-        return Caps(self._limits, self._seconds_away, self._node.contents.pending).closed()
+        contents = self._node.contents
+        return Caps(self._limits, self._seconds_away, pending=contents.pending, free_bytes=contents.free_bytes).closed()
 
     def put_off(self, orders: Sequence[TransferOrder]) -> dict[UUID, Problem]:
         """Returns the answers to those of the orders that are not to be judged now, in any mode.
@@ -119,7 +150,7 @@ class Deputy:
     def _accepted(self, store: Store, orders: Sequence[TransferOrder], now: datetime, seconds: float) -> list[Answer]:
         """In the store's thread: what was booked before is recorded by now, or the node is fenced, as that failed."""
         if self._node.fenced:
-            raise StoreFailed(self._node.fenced)
+            raise StandInFenced(f"This node cannot stand in: {self._node.fenced}")
         return accept(store, orders, self._limits, now, seconds, is_alone=self.standing.nodes == 1)
 
     async def reused_keys(self, keys: Sequence[RequestKey]) -> set[int]:

@@ -23,6 +23,8 @@ HOLDS_LEASE = "holds_lease"
 NODES = "nodes"
 DEPARTURES = "departures"
 INSTALLATION = "installation_id"
+# For what the store's log may grow by before it is folded.
+ROOM_BYTES = 32 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,17 @@ def forget_memory(store: Store) -> None:
         store.forget_users()
         store.set_setting(FILLED, "no")
         store.set_setting(KEYS_COMPLETE, "no")
+
+
+def has_room(store: Store, *, with_plans: bool) -> bool:
+    """Tells whether a disk that was full has room again; `with_plans`: also where plans are on it."""
+    return store.free_bytes() >= ROOM_BYTES and (with_plans or not store.plans())
+
+
+def begin_anew(store: Store, standing: Standing) -> None:
+    """After a full disk, online: does as a start does whose mark is gone, and writes what could not be written."""
+    drop_plans(store)
+    write_standing(store, standing)
 
 
 def write_standing(store: Store, standing: Standing) -> None:

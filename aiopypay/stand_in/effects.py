@@ -1,5 +1,6 @@
-"""What the pending entries of the journal change: by account, kept in memory, derived from the journal alone."""
+"""What the pending entries of the journal change, by account, and whose they are: in memory, of the journal alone."""
 
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -37,6 +38,13 @@ class Effects:
     def __init__(self) -> None:
         self._sums: dict[int, Sums] = {}
         self._before: dict[int, Sums] = {}
+        # By user, how many there are; and since the last `keep`, how many more.
+        self._orders: Counter[int] = Counter()
+        self._more: Counter[int] = Counter()
+
+    def orders_of(self, user_id: int) -> int:
+        """Returns how many pending entries are this user's."""
+        return self._orders[user_id]
 
     def of(self, account_id: int) -> Sums:
         """Returns what pending entries change of an account."""
@@ -58,20 +66,31 @@ class Effects:
     def keep(self) -> None:
         """Makes the changes so far final."""
         self._before.clear()
+        self._more.clear()
 
     def undo(self) -> None:
         """Takes back the changes since the last `keep`."""
         for account_id, sums in self._before.items():
             self._set(account_id, sums)
         self._before.clear()
+        for user_id, number in self._more.items():
+            self._count(user_id, -number)
+        self._more.clear()
 
     def _apply(self, entries: Iterable[Entry], sign: int) -> None:
         with money.exact():
             for entry in entries:
+                self._more[entry.order.user_id] += sign
+                self._count(entry.order.user_id, sign)
                 for transfer in entry.transfers:
                     amount = sign * transfer.amount
                     self._debit(transfer.from_account_id, amount, is_held=entry.held)
                     self._credit(transfer.to_account_id, amount, is_held=entry.held)
+
+    def _count(self, user_id: int, number: int) -> None:
+        self._orders[user_id] += number
+        if not self._orders[user_id]:
+            del self._orders[user_id]
 
     def _debit(self, account_id: int, amount: Decimal, *, is_held: bool) -> None:
         sums = self._of(account_id)

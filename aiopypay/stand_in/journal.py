@@ -108,6 +108,10 @@ class Journal(Rows):
         """Returns how many entries are without an outcome."""
         return self._seal.pending
 
+    def pending_of(self, user_id: int) -> int:
+        """Returns how many of these are this user's."""
+        return self._effects.orders_of(user_id)
+
     def oldest_pending(self) -> JournalEntry | None:
         """Returns the first entry without an outcome."""
         return next(iter(self.entries("pending", 1)), None)

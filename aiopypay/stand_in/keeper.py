@@ -69,6 +69,8 @@ class Keeper:
         self._turns += 1
         is_alone = self._deputy.standing.nodes <= 1
         await self.register()
+        if self._node.fenced:
+            await self._reopen()
         await self._elsewhere.follow()
         # Its own changes a node knows at once, but for what a connection that was lost brings to an end later.
         if not is_alone or self._turns % RATES_TURNS == 0:
@@ -99,6 +101,13 @@ class Keeper:
         if lease is not None:
             await self._note(heartbeat.installation_id, lease)
             self._epoch = epoch
+
+    async def _reopen(self) -> None:
+        """Where a full disk has room again: then what others have changed is read from where the disk has it, too."""
+        await self._deputy.reopen()
+        if not self._node.fenced:
+            await self._elsewhere.recall()
+            await self._elsewhere.follow(overlap=True)
 
     async def leave(self) -> None:
         """At a clean stop, takes this node from those that there are, and gives up its lease.

@@ -126,7 +126,7 @@ class StandIn:
 
     def report(self) -> Report:
         """Returns the node's state, as far as it is known without waiting for its disk."""
-        contents, silent_seconds = self._node.contents, self._node.disk.silent_seconds
+        contents = self._node.contents
         return Report(
             mode=self._switch.mode,
             since=self._switch.since,
@@ -134,13 +134,25 @@ class StandIn:
             oldest=contents.oldest,
             holds_lease=self.deputy.standing.holds_lease,
             fenced=self.deputy.trouble(),
-            disk=None if silent_seconds is None else f"the disk has not answered for {silent_seconds:.0f} s",
+            disk=self._trouble_of_disk(),
             settling_waits_for=self._recovery.waits_for,
             refused=self._recovery.refused,
             refused_elsewhere=self._recovery.refused_elsewhere,
             remembered={"complete": self.deputy.filled, **contents.remembered},
             owns_tables=self.deputy.owns_tables,
         )
+
+    def _trouble_of_disk(self) -> str | None:
+        seconds, free = self._node.disk.silent_seconds, self._node.contents.free_bytes
+        if seconds is not None:
+            return f"the disk has not answered for {seconds:.0f} s"
+        floor = self._settings.offline.min_free_bytes
+        if free < floor:
+            return (
+                f"the disk of {self._settings.data_dir} has {free >> 20} MiB free, less than the {floor >> 20} MiB of "
+                "APP_OFFLINE_MIN_FREE_BYTES: without the database no orders are accepted until there is room"
+            )
+        return None
 
     async def journal(self, state: State | None, after_sequence: int) -> list[JournalLine]:
         """Returns a page of the journal, as the operator reads it."""

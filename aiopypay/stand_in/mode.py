@@ -7,6 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
+# The longer the database has been away, the less an attempt in a second is worth.
+RETRY_SECONDS_MAX = 60
+PART_OF_OUTAGE = 10
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,6 +39,16 @@ class ModeSwitch:
         self._up.set()
         self._down = asyncio.Event()
         self._down_at: float | None = None
+        # In how many seconds the journal is likely to be settled; None while nobody can tell.
+        self.settles_in_seconds: float | None = None
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """In how many seconds it is worth to try again what needs the database."""
+        seconds = self.seconds_down / PART_OF_OUTAGE
+        if self.mode is Mode.SETTLING and self.settles_in_seconds is not None:
+            seconds = self.settles_in_seconds
+        return max(1, min(round(seconds), RETRY_SECONDS_MAX))
 
     @property
     def is_up(self) -> bool:
@@ -56,6 +70,7 @@ class ModeSwitch:
         if self._down_at is None:
             self._down_at = time.monotonic()
         self.epoch += 1
+        self.settles_in_seconds = None
         self._enter(Mode.STAND_IN)
         self._up.clear()
         self._down.set()

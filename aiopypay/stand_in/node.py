@@ -1,6 +1,7 @@
 """The node: its store, used from one thread of its own, and whether it may stand in."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from aiopypay.errors import DiskHangs, StandInFenced, StartError
 from aiopypay.stand_in.contents import Contents, contents_of
 from aiopypay.stand_in.directory import MARK, distrust, trust
 from aiopypay.stand_in.disk import Disk
-from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged, StoreFailed
+from aiopypay.stand_in.store import DuplicateEntry, Store, StoreDamaged, StoreFailed, StoreFull
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class Node:
     `fenced` says why the node does not stand in: a write failed, or the store is damaged. While online the service
     goes on all the same; but what it then books is not remembered, so a mark beside the store is removed (which
     works on a full disk, too), and after a restart the node stands in again only once everything was read anew.
-    Where not even the mark can be removed, nothing may be booked any more: `check_may_book`.
+    Where not even the mark can be removed, nothing may be booked any more: `check_may_book`. A disk that was full, and
+    nothing else, can end without a restart: `reopen`.
 
     `keeps_balances`: its memory has followed everything since it was last read from the database. `contents` are the
     figures of what the store holds, as of the last piece of work that is done. `disk` tells whether the disk answers;
@@ -54,6 +56,8 @@ class Node:
         self._deferred_until: asyncio.TimerHandle | None = None
         self.node_id = self._store.node_id or UUID(int=0)
         self.fenced: str | None = self._store.damage
+        # Whether it is fenced for a full disk alone.
+        self._was_full = False
         if self._store.dropped:
             logger.warning(
                 "The journal's torn last record was never acknowledged and is dropped: %s", self._store.dropped
@@ -139,8 +143,22 @@ class Node:
         if self._deferred_until is None:
             self._deferred_until = asyncio.get_running_loop().call_later(DEFERRED_SECONDS, self._hand_over)
 
-    def fence(self, reason: str) -> None:
+    @property
+    def may_reopen(self) -> bool:
+        """Whether nothing has failed but that the disk was full: all that was acknowledged is there, and no more."""
+        return self._was_full and not (self.is_unsure or self.is_damaged or self._is_marked)
+
+    async def reopen(self, prepare: Callable[[Store], None]) -> None:
+        """Ends the fence of a node that `may_reopen`, once `prepare` has shown that the disk can be written.
+
+        Memory that has followed everything is trusted again, over restarts too. Whatever fails before that is done, the
+        node is fenced. Raises StandInFenced, DiskHangs.
+        """
+        await self.run(self._reopen, prepare)
+
+    def fence(self, reason: str, *, was_full: bool = False) -> None:
         """From now on this node does not stand in; done when it returns. In the thread: the disk may hang in it."""
+        self._was_full = was_full and (self.fenced is None or self._was_full)
         if self.fenced is None:
             logger.critical("This node no longer stands in: %s", reason)
             try:
@@ -184,7 +202,7 @@ class Node:
         try:
             return work()
         except (StoreFailed, StoreDamaged, DuplicateEntry) as error:
-            self.fence(str(error))
+            self.fence(str(error), was_full=isinstance(error, StoreFull))
             raise StandInFenced(f"This node cannot stand in: {error}") from error
         finally:
             self._count()
@@ -196,7 +214,7 @@ class Node:
         except BaseException as error:  # noqa: BLE001 - whatever it is, memory no longer follows
             if is_memory:
                 self.keeps_balances = False
-            self.fence(str(error) or type(error).__name__)
+            self.fence(str(error) or type(error).__name__, was_full=isinstance(error, StoreFull))
         finally:
             self._count()
 
@@ -226,11 +244,23 @@ class Node:
     def _make_mark(self, _: Store) -> None:
         if self.fenced is not None:
             # What the next start drops, as the mark is gone, may have been judged again by now.
-            raise StoreFailed(self.fenced)
+            raise StandInFenced(f"This node cannot stand in: {self.fenced}")
+        self._trust()
+
+    def _reopen(self, store: Store, prepare: Callable[[Store], None]) -> None:
+        if not self.may_reopen:
+            raise StandInFenced(f"This node cannot stand in: {self.fenced}")
+        prepare(store)
+        if self.keeps_balances:
+            self._trust()
+        self._was_full, self.fenced = False, None
+
+    def _trust(self) -> None:
         try:
             trust(self._mark.parent)
         except OSError as error:
-            raise StoreFailed(f"{self._mark} cannot be made ({error.strerror})") from error
+            failure = StoreFull if error.errno == errno.ENOSPC else StoreFailed
+            raise failure(f"{self._mark} cannot be made ({error.strerror})") from error
         self.keeps_balances = self._is_marked = True
 
 

@@ -209,6 +209,8 @@ class Recovery:
         while not self._switch.is_up:
             try:
                 settled += await self._settle_some()
+                seconds = time.monotonic() - started
+                self._switch.settles_in_seconds = self._node.contents.pending * seconds / max(settled, 1)
             except DatabaseUnavailable as unavailable:
                 if not isinstance(unavailable, StandInFenced):
                     self._switch.lost(unavailable.detail)
@@ -228,6 +230,8 @@ class Recovery:
             else:
                 backoff, self.waits_for = PROBE_SECONDS, None
                 continue
+            # Nobody knows for how long it waits.
+            self._switch.settles_in_seconds = None
             await self._sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
         logger.warning("Settled %s orders in %.1f s.", settled, time.monotonic() - started)
@@ -255,11 +259,17 @@ class Recovery:
     async def _sleep(self, seconds: float) -> None:
         """Before it looks again, unless the operator has ended what it waits for.
 
-        Now and then it is kept for how long the database has been away.
+        Now and then it is kept for how long the database has been away. A disk that was full may have room again.
         """
         if time.monotonic() > self._away_noted_at + NOTE_SECONDS:
             self._away_noted_at = time.monotonic()
             self._deputy.note_away()
+        if self._node.fenced:
+            with contextlib.suppress(Problem):
+                await self._deputy.reopen()
+        elif not self._node.disk.hangs:
+            # The figures follow, of the disk's room above all, which may change by itself.
+            self._node.post(Store.pending_count)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._refused.wait()

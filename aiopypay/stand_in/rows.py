@@ -10,7 +10,7 @@ import msgspec
 
 from aiopypay.stand_in.checksums import Checksums, Value
 from aiopypay.stand_in.effects import Effects
-from aiopypay.stand_in.failures import StoreDamaged, StoreFailed
+from aiopypay.stand_in.failures import StoreDamaged, StoreFailed, StoreFull
 from aiopypay.stand_in.seal import Seal
 
 # What SQLite says of a file whose content makes no sense, or tells that it is not to be written, or is gone.
@@ -146,8 +146,9 @@ class Rows:
             if error.sqlite_errorcode & 0xFF in CORRUPT:
                 self._note(f"the store is malformed ({error})")
                 raise StoreDamaged(self.damage) from error
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                self._failure = f"the store could not be written ({error}, {error.sqlite_errorname})"
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreFull(f"the store could not be written ({error})") from error
+            self._failure = f"the store could not be written ({error}, {error.sqlite_errorname})"
             raise StoreFailed(f"the store could not be written ({error})") from error
 
 

@@ -30,25 +30,29 @@ from typing import Self
 from uuid import UUID
 
 from aiopypay.stand_in import directory as files
-from aiopypay.stand_in.failures import DuplicateEntry, StoreDamaged, StoreFailed, StoreInUse
+from aiopypay.stand_in.failures import DuplicateEntry, StoreDamaged, StoreFailed, StoreFull, StoreInUse
 from aiopypay.stand_in.formats import FORMAT
 from aiopypay.stand_in.journal import Journal
 from aiopypay.stand_in.known_orders import ORDERS_MAX, KnownOrders
 from aiopypay.stand_in.opening import NODE_ID, Opened, open_files
 from aiopypay.stand_in.tables import RENEW_PLAN, WRITE_SEAL
 from aiopypay.stand_in.tail import Mark, boot_id
+from aiopypay.stand_in.verification import Verification
 
-__all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreInUse"]
+__all__ = ["DuplicateEntry", "Store", "StoreDamaged", "StoreFailed", "StoreFull", "StoreInUse"]
 
 # Rows written, about as many pages of the log. Four times as many where somebody waits for the transaction.
 FOLDED_AFTER = 4000
+# Of SQLite's virtual machine, while all is verified.
+STEPS_BETWEEN_SIGNS = 100_000
 
 
 class Store(KnownOrders, Journal):
     """The only door to the store. All methods are for one thread; reads may also be outside of a transaction."""
 
-    def __init__(self, opened: Opened, lock: int, orders_max: int) -> None:
+    def __init__(self, directory: Path, opened: Opened, lock: int, orders_max: int) -> None:
         super().__init__(opened.connection, opened.checksums, opened.findings.seal, opened.findings.effects)
+        self._directory = directory
         self._tail = opened.tail
         self._lock = lock
         self._boot = boot_id()
@@ -72,7 +76,7 @@ class Store(KnownOrders, Journal):
         files.prepare_directory(directory)
         lock = files.take_lock(directory)
         try:
-            store = cls(open_files(directory), lock, orders_max)
+            store = cls(directory, open_files(directory), lock, orders_max)
         except BaseException as error:
             os.close(lock)
             if isinstance(error, OSError | sqlite3.Error):
@@ -121,6 +125,34 @@ class Store(KnownOrders, Journal):
             self.stepped()
             if self._connection.total_changes - self._changes_folded > FOLDED_AFTER * (4 if durable else 1):
                 self._fold("PASSIVE")
+
+    def verify(self) -> None:
+        """Verifies all that is there, as at opening. Raises StoreDamaged. Ten seconds for a million orders."""
+        self._require_sound()
+        assert self._tail is not None  # noqa: S101 - a store without one is damaged
+        # Whoever watches the disk sees that it answers.
+        self._connection.set_progress_handler(self._progress, STEPS_BETWEEN_SIGNS)
+        try:
+            findings = Verification(self._connection, self._checksums, self._tail.mark).run()
+        finally:
+            self._connection.set_progress_handler(None, 0)
+        damage = findings.told()
+        if damage is None and findings.seal != self._seal:
+            damage = "the store does not hold what was written to it last"
+        if damage is not None:
+            self._note(damage)
+            self._require_sound()
+
+    def _progress(self) -> None:
+        self.stepped()
+
+    def free_bytes(self) -> int:
+        """Returns how much room its disk has for those who are not root. Raises StoreFailed where nobody can tell."""
+        try:
+            system = os.statvfs(self._directory)
+        except OSError as error:
+            raise StoreFailed(f"the disk of {self._directory} does not tell its room ({error.strerror})") from error
+        return system.f_bavail * system.f_frsize
 
     @property
     def is_unsure(self) -> bool:

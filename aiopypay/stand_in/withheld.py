@@ -48,6 +48,10 @@ class Withheld:
         """These orders will not be found at the next start."""
         self._ids.difference_update(order_ids)
 
+    def clear(self) -> None:
+        """No order will be found at the next start that this process may not judge."""
+        self._ids.clear()
+
     def _release(self, order_ids: Collection[UUID], withdrawn: "asyncio.Future[Any]") -> None:
         if withdrawn.exception() is None:
             self.release(order_ids)

@@ -678,6 +678,27 @@ class TestConcurrency:
         assert booked(service) == sum(count for count, _ in results)
         ledger.assert_ledger_balances(service.database_url)
 
+    @pytest.mark.parametrize("mode", ["each", "all"])
+    async def test_a_large_one_beside_others_is_booked_once_and_keeps_nobody_waiting(
+        self, service: Service, alice: Caller, bob: Caller, mode: str
+    ) -> None:
+        """In mode `each` it is cut for them, and its retry is, too."""
+        # Bob is about, with little to do.
+        ledger.deposit(service.database_url, bob.accounts["USD"], "100")
+        assert (await bob.pay(alice, "0.10")).status == 200
+        transfers = [pays(alice, bob, "0.01") for _ in range(300)]
+        bulks = [asyncio.create_task(send(alice, mode, transfers, key="bulk")) for _ in range(3)]
+        payments = 0
+        while not all(bulk.done() for bulk in bulks):
+            payments += (await bob.pay(alice, "0.10")).status == 200
+        first, *others = [bulk.result().ok() for bulk in bulks]
+        assert all(other == first for other in others)
+        assert [result["status"] for result in first] == ["posted"] * 300
+        assert len({result["order_id"] for result in first}) == 300
+        assert booked(service) == 301 + payments
+        assert payments > 0
+        ledger.assert_ledger_balances(service.database_url)
+
     async def test_a_bulk_that_waits_for_a_lock_is_busy_whole(
         self, service: Service, alice: Caller, bob: Caller
     ) -> None:

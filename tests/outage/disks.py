@@ -33,18 +33,22 @@ def small_disk(directory: Path) -> Iterator[str | None]:
         subprocess.run([_program("umount"), "--lazy", directory], check=True)
 
 
-def fill_up(directory: Path) -> None:
-    """Takes what is left of the disk."""
+def fill_up(directory: Path, *, leave_bytes: int = 0) -> None:
+    """Takes what is left of the disk, but for so much."""
     with (directory / "ballast").open("ab", buffering=0) as ballast:
         for size in (BALLAST_BYTES, 512):
             with contextlib.suppress(OSError):
-                while ballast.write(bytes(size)) == size:
+                while _free_bytes(directory) - size >= leave_bytes and ballast.write(bytes(size)) == size:
                     pass
 
 
 def make_room(directory: Path) -> None:
     """Gives it back."""
     (directory / "ballast").unlink()
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free if directory.exists() else 0
 
 
 def limit_files(pid: int, size: int) -> None:

@@ -128,7 +128,7 @@ async def hanging(
             disks.append(stack.enter_context(_disk(way, service, file, tmp_path)))
             _start(service, file)
 
-        async with open_shop(empty_postgres, new_service, {}, start) as shop:
+        async with open_shop(empty_postgres, new_service, {"APP_OFFLINE_MIN_FREE_BYTES": "0"}, start) as shop:
             hanging = HangingShop(shop, disks[0], file)
             yield hanging
             hanging.disk.go_on()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .disks import fill_up, limit_files, make_room, small_disk, unlimit_files
+from .disks import TMPFS_MEBIBYTES, fill_up, limit_files, make_room, small_disk, unlimit_files
 from .ledger import read_ledger
 from .postgres import PostgresServer
 from .service import NewService, ServiceProcess
@@ -28,9 +28,15 @@ class FullDisk:
 
 
 @pytest.fixture
-def service(empty_postgres: PostgresServer, new_service: NewService) -> ServiceProcess:
+def min_free_mebibytes() -> int:
+    """Below so much free disk nothing is accepted without the database."""
+    return 0
+
+
+@pytest.fixture
+def service(empty_postgres: PostgresServer, new_service: NewService, min_free_mebibytes: int) -> ServiceProcess:
     """A node that has not been started yet."""
-    return new_service(empty_postgres.dsn)
+    return new_service(empty_postgres.dsn, {"APP_OFFLINE_MIN_FREE_BYTES": str(min_free_mebibytes << 20)})
 
 
 @pytest.fixture(params=["tmpfs", "file-size limit"])
@@ -137,6 +143,93 @@ class TestFullDisk:
                 site.service.start()
                 await site.service.wait_ready()
             await site.service.wait_mode("online")
+            await site.paid(200)
+        await site.finish()
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+class TestRoomAgain:
+    """A disk that was full, and nothing else, needs no restart."""
+
+    async def test_online_the_node_reads_all_anew_and_then_stands_in(
+        self, disk: FullDisk, site: Site, report: Report, seed: int
+    ) -> None:
+        async with site.load.running():
+            await site.paid(200)
+            disk.fill()
+            await site.service.wait_health(_is_fenced, "the operator is told that the disk is full")
+            await site.paid(200)
+            disk.empty()
+            await self._is_well(site)
+            await site.service.wait_filled()
+            await site.paid(200)
+            await site.take_database()
+            await site.paid(202)
+            site.service.kill()
+            site.service.start()
+            await site.service.wait_ready()
+            await site.paid(202)
+            await site.bring_database()
+            await site.paid(200)
+        await site.finish()
+        report(f"room again while online, seed {seed}: {site.load.counts()}")
+
+    async def test_without_the_database_it_goes_on_from_what_is_in_the_journal(
+        self, disk: FullDisk, site: Site, report: Report, seed: int
+    ) -> None:
+        async with site.load.running():
+            await site.take_database()
+            for _ in range(2):
+                await site.paid(202)
+                disk.fill()
+                await site.service.wait_health(_is_fenced, "the operator is told that the disk is full")
+                await site.paid(503)
+                disk.empty()
+                await self._is_well(site)
+            await site.paid(202)
+            site.service.kill()
+            site.service.start()
+            await site.service.wait_ready()
+            await site.paid(202)
+            await site.bring_database()
+            await site.paid(200)
+        await site.finish()
+        report(f"room again in stand-in, seed {seed}: {site.load.counts()}")
+
+    async def _is_well(self, site: Site) -> None:
+        await site.service.wait_health(lambda health: health["fenced"] is None, "the node goes on by itself")
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+class TestFloor:
+    @pytest.fixture
+    def min_free_mebibytes(self) -> int:
+        """Half of the disk."""
+        return TMPFS_MEBIBYTES // 2
+
+    async def test_below_it_no_new_order_is_accepted_and_all_that_were_are_settled(
+        self, disk: FullDisk, site: Site
+    ) -> None:
+        async with site.load.running():
+            await site.take_database()
+            await site.paid(202)
+            fill_up(_store(site), leave_bytes=TMPFS_MEBIBYTES // 4 << 20)
+            await site.paid(503)
+            health = await site.service.health()
+            assert health["status"] == "attention"
+            assert "APP_OFFLINE_MIN_FREE_BYTES" in health["disk"]
+            assert health["fenced"] is None
+            refused = [
+                answer.body for payment in site.load.payments for answer in payment.answers if answer.status == 503
+            ]
+            assert "/problems/offline-disk-floor" in {body["type"] for body in refused}
+            await site.bring_database()
+            await site.paid(200)
+            await site.take_database()
+            await site.paid(503)
+            disk.empty()
+            await site.paid(202)
+            await site.bring_database()
             await site.paid(200)
         await site.finish()
 

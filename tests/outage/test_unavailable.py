@@ -152,6 +152,7 @@ def _says_unavailable(response: Response) -> None:
     assert response.headers["Content-Type"].startswith("application/problem+json"), what
     assert json.loads(response.body)["status"] == 503, what
     assert int(response.headers["Retry-After"]) > 0, what
+    assert response.request.method != "GET" or "booked" not in str(response.body), what
 
 
 async def test_each_route_says_so_and_works_again(site: Site, away: Away) -> None:

@@ -247,3 +247,47 @@ async def test_a_heavy_item_whose_caller_leaves_makes_room() -> None:
     runner.let_go(2)
     assert await settle([first, *stayers]) == ["A", "C", "D"]
     assert runner.batches == [["a"], ["c", "d"]]
+
+
+async def test_what_is_cut_for_others_is_one_to_its_caller() -> None:
+    runner = Runner()
+    batcher = Batcher(
+        runner.run,
+        batch_size=200,
+        queue_size=1000,
+        weigh=len,
+        user_of=lambda item: item[0],
+        cut=lambda item, size: (item[:size], item[size:]),
+        join="".join,
+    )
+    first = asyncio.create_task(batcher.submit("light"))
+    await runner.started.acquire()
+    heavy, light = asyncio.create_task(batcher.submit("heavy" * 20)), asyncio.create_task(batcher.submit("light"))
+    await asyncio.sleep(0)
+    runner.let_go(100)
+    assert await settle([first, heavy, light]) == ["LIGHT", "HEAVY" * 20, "LIGHT"]
+    parts = [item for batch in runner.batches for item in batch if item != "light"]
+    assert len(parts) > 1
+    assert "".join(parts) == "heavy" * 20
+
+
+async def test_a_failure_of_one_part_is_told_and_the_rest_is_left() -> None:
+    runner = Runner(lambda _: DatabaseUnavailable("away"))
+    batcher = Batcher(
+        runner.run,
+        batch_size=200,
+        queue_size=1000,
+        weigh=len,
+        user_of=lambda item: item[0],
+        cut=lambda item, size: (item[:size], item[size:]),
+        join="".join,
+    )
+    first = asyncio.create_task(batcher.submit("l"))
+    await runner.started.acquire()
+    heavy = asyncio.create_task(batcher.submit("h" * 100))
+    await asyncio.sleep(0)
+    runner.let_go(100)
+    outcomes = await settle([first, heavy])
+    await batcher.drain()
+    assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 2
+    assert len(runner.batches) == 2

@@ -92,6 +92,8 @@ def test_the_sign_up_credit_is_exact_and_cannot_be_changed() -> None:
         *[("APP_SECRET_KEY", value) for value in ("x" * 31, "é" * 15)],
         *[("APP_TOKEN_MINUTES", value) for value in ("0", "-1", "1.5", "525601")],
         *[("APP_REGISTRATIONS_PER_MINUTE", value) for value in ("0", "x")],
+        *[("APP_OFFLINE_MAX_ORDERS", value) for value in ("0", "1000000000")],
+        *[("APP_OFFLINE_MIN_FREE_BYTES", value) for value in ("-1", "1G", "9" * 16)],
         *[("APP_TRUSTED_PROXIES", value) for value in ("localhost", "127.0.0.1,", "10.0.0.1/8", "*", "127.0.0.1;::1")],
         *[
             ("APP_CORS_ORIGINS", value)
@@ -275,3 +277,12 @@ class TestMigrationURL:
             Settings.from_environment(values)
         assert str(caught.value).isprintable()
         assert "secret" not in str(caught.value)
+
+
+def test_the_caps_without_the_database() -> None:
+    offline = Settings.from_environment({"APP_OFFLINE_MAX_ORDERS": "", "APP_OFFLINE_MIN_FREE_BYTES": ""}).offline
+    assert (offline.max_orders, offline.min_free_bytes) == (1_000_000, 1024**3)
+    chosen = {"APP_OFFLINE_MAX_ORDERS": "5", "APP_OFFLINE_MIN_FREE_BYTES": "107374182400"}
+    offline = Settings.from_environment(chosen).offline
+    assert (offline.max_orders, offline.min_free_bytes) == (5, 100 * 1024**3)
+    assert Settings.from_environment({"APP_OFFLINE_MIN_FREE_BYTES": "0"}).offline.min_free_bytes == 0
