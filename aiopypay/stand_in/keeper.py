@@ -32,6 +32,9 @@ OVERLAP_IDS = 10_000
 OVERLAP_ACCOUNTS = 500
 OVERLAP = timedelta(seconds=10)
 PAGE = 20_000
+USERS_PAGE = 500
+ACCOUNTS_OF_USER = 100
+ORDERS_AT_ONCE = 2_000
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,8 @@ class Keeper:
         self._deputy = deputy
         # The last transfer and account seen, and when, by the database's clock; None while no others are followed.
         self._seen: tuple[int, int, datetime] | None = None
+        # The last user of a page behind which there are more, and when they were changed.
+        self._users_seen: tuple[datetime, int] | None = None
         # That of the last turn: nothing was missed since unless the database was lost.
         self._epoch: int | None = None
 
@@ -85,7 +90,11 @@ class Keeper:
         """
         epoch = self._deputy.switch.epoch
         moments, lease = self._deputy.moments, None
-        async with moments.turn, moments.checked(self._database), self._database.transaction() as connection:
+        async with (
+            moments.turn,
+            moments.checked(self._database),
+            self._database.transaction(by_statement=True) as connection,
+        ):
             heartbeat = await beat(connection)
             self._deputy.owns_tables = heartbeat.owns_tables
             trouble = trouble_with(heartbeat, self._deputy.standing.installation_id)
@@ -159,7 +168,7 @@ class Keeper:
         changed = await self._deputy.moments.learn(self._database, self._changed, _remember)
         if changed is None:
             return False
-        self._seen = changed.position
+        self._seen, self._users_seen = changed.position, changed.users_seen
         return changed.is_all
 
     async def _changed(self, connection: Connection) -> "_Changed":
@@ -170,15 +179,19 @@ class Keeper:
         seen_transfer, seen_account, seen_at = self._seen
         after = max(0, seen_transfer - OVERLAP_IDS)
         orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
-        users = await pages.users_changed(connection, seen_at - OVERLAP)
+        since, user_id = self._users_seen or (seen_at - OVERLAP, 0)
+        users, changed_at = await pages.users_changed(connection, since, user_id, USERS_PAGE)
+        users_seen = (changed_at, users[-1].id) if len(users) == USERS_PAGE else None
         opened = await pages.accounts_after(connection, max(0, seen_account - OVERLAP_ACCOUNTS), PAGE)
-        records = await find_orders(connection, list(orders))
+        records = await _find_orders(connection, list(orders))
         accounts = opened + await pages.accounts_by_id(connection, list(account_ids))
-        accounts += await pages.accounts_of_users(connection, [user.id for user in users])
+        # What they have opened is the newest.
+        accounts += await pages.newest_accounts_of_users(connection, [user.id for user in users], ACCOUNTS_OF_USER)
         last_account = max((account.id for account in opened), default=seen_account)
-        position = max(seen_transfer, last_transfer), max(seen_account, last_account), now
-        is_all = position[0] >= last_ids[0] and position[1] >= last_ids[1]
-        return _Changed(users, accounts, list(records.values()), position, is_all)
+        # As long as there are more users, those of this turn count as changed since the same moment.
+        position = max(seen_transfer, last_transfer), max(seen_account, last_account), seen_at if users_seen else now
+        is_all = position[0] >= last_ids[0] and position[1] >= last_ids[1] and users_seen is None
+        return _Changed(users, accounts, records, position, users_seen, is_all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +201,15 @@ class _Changed:
     orders: Sequence[OrderRecord]
     # The last transfer and account seen, and when.
     position: tuple[int, int, datetime]
+    users_seen: tuple[datetime, int] | None
     is_all: bool
+
+
+async def _find_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[OrderRecord]:
+    found: list[OrderRecord] = []
+    for start in range(0, len(order_ids), ORDERS_AT_ONCE):
+        found += (await find_orders(connection, order_ids[start : start + ORDERS_AT_ONCE])).values()
+    return found
 
 
 def _remember(store: Store, changed: _Changed) -> None:

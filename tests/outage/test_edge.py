@@ -537,7 +537,7 @@ class TestKindsOfFailure:
         self, postgres: PostgresServer, database: Database, end: Literal["kill", "fast", "immediate"]
     ) -> None:
         mark_id, watch = "", Stopwatch()
-        async with failing(database, DatabaseUnavailable, deadline_seconds=20) as connection:
+        async with failing(database, DatabaseUnavailable, 20) as connection:
             mark_id = await mark(connection)
             sleeping = asyncio.create_task(fetch(connection, "SET LOCAL statement_timeout = 0; SELECT pg_sleep(30)"))
             await eventually(lambda: _sleeps(postgres), 2, "the statement runs")
