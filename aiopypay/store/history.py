@@ -35,7 +35,8 @@ WITH page AS MATERIALIZED (
     ORDER BY found.id {direction}
     LIMIT %(limit)s
 )
-SELECT transfers.id, order_id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment, decimals
+SELECT transfers.id, transfers.order_id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment,
+    decimals
 FROM page
 JOIN transfers ON transfers.id = page.id
 JOIN accounts ON accounts.id = transfers.to_account_id
@@ -68,8 +69,8 @@ WITH seen AS MATERIALIZED (
     ORDER BY seen.id {direction}
     LIMIT %(limit)s
 )
-SELECT horizon.id, transfers.id, order_id, kind, "timestamp", from_account_id, to_account_id, transfers.amount, comment,
-    decimals
+SELECT horizon.id, transfers.id, transfers.order_id, kind, "timestamp", from_account_id, to_account_id,
+    transfers.amount, comment, decimals
 FROM horizon
 LEFT JOIN page ON TRUE
 LEFT JOIN transfers ON transfers.id = page.id
