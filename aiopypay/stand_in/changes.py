@@ -19,7 +19,7 @@ from aiopypay.statements import Connection
 from aiopypay.translation import UNAVAILABLE_DETAIL
 
 # Read at once of the uncertain: payments wait meanwhile.
-USERS_AT_ONCE = 20
+USERS_AT_ONCE = 50
 PAUSE_SECONDS = 0.01
 RETRY_SECONDS = 1.0
 
