@@ -70,9 +70,9 @@ FROM (
 GROUP BY order_id
 """
 
-# Refusals, and the openings of accounts.
+# Refusals, and the openings of accounts. One by one: an EXISTS may be made of all transfers that there are.
 SELECT_ORDERS_WITHOUT_TRANSFERS = """
-SELECT id, NOT EXISTS (SELECT FROM transfers WHERE order_id = page.id) AS is_bare
+SELECT id, (SELECT order_id FROM transfers WHERE order_id = page.id LIMIT 1) IS NULL AS is_bare
 FROM (SELECT id FROM orders WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS page
 ORDER BY id
 """
