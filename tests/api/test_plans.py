@@ -86,7 +86,7 @@ STATEMENTS: dict[str, tuple[str | Statement, Mapping[str, Any]]] = {
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_it_is_found_in_an_index(cursor: extensions.cursor, name: str) -> None:
     statement, parameters = STATEMENTS[name]
-    assert {node["Relation Name"] for node in scans(cursor, statement, PAGE | OWN | parameters)}.isdisjoint(LARGE)
+    assert {node["Relation Name"] for node in scans(cursor, statement, {**PAGE, **OWN, **parameters})}.isdisjoint(LARGE)
 
 
 @pytest.mark.parametrize("column", administration._COLUMNS)
