@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from aiopypay import migrations
@@ -27,6 +27,8 @@ from aiopypay.store.orders import OrderRecord, find_orders
 TURN_SECONDS = 1.0
 RATES_TURNS = 10
 PRUNE_TURNS = 60
+# Of the journal's settled entries that are old, a turn; payments wait meanwhile.
+PRUNED_AT_ONCE = 1_000
 # What other nodes write becomes visible out of the order of ids and times: each turn looks back that far.
 OVERLAP_IDS = 10_000
 OVERLAP_ACCOUNTS = 500
@@ -43,9 +45,17 @@ class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
     def __init__(
-        self, database: Database, node: Node, deputy: Deputy, *, rates: Rates, elsewhere: ChangesElsewhere
+        self,
+        database: Database,
+        node: Node,
+        deputy: Deputy,
+        *,
+        rates: Rates,
+        elsewhere: ChangesElsewhere,
+        keep_days: int,
     ) -> None:
         self._database = database
+        self._keep_days = keep_days
         self._rates = rates
         self._elsewhere = elsewhere
         self._turns = 0
@@ -80,6 +90,8 @@ class Keeper:
             await self._rates.follow()
         await self._deputy.trim_orders()
         if self._turns % PRUNE_TURNS == 0:
+            if self._node.fenced is None:
+                self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             await self._elsewhere.prune()
 
     async def register(self) -> None:
@@ -210,6 +222,11 @@ async def _find_orders(connection: Connection, order_ids: Sequence[UUID]) -> lis
     for start in range(0, len(order_ids), ORDERS_AT_ONCE):
         found += (await find_orders(connection, order_ids[start : start + ORDERS_AT_ONCE])).values()
     return found
+
+
+def _prune(store: Store, settled_before: datetime) -> None:
+    with store.transaction(durable=False):
+        store.prune(settled_before, PRUNED_AT_ONCE)
 
 
 def _remember(store: Store, changed: _Changed) -> None:

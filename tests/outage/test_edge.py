@@ -549,6 +549,19 @@ class TestKindsOfFailure:
         assert not is_marked(postgres, mark_id)
         assert await _works(database, postgres)
 
+    async def test_a_slow_server_is_not_one_that_is_away(self, postgres: PostgresServer, database: Database) -> None:
+        """Each statement has its deadline; one that is too long is cancelled by the server, which speaks first."""
+        async with database.transaction(by_statement=True) as connection:
+            for _ in range(3):
+                await fetch(connection, f"SELECT pg_sleep({DEADLINE_SECONDS / 2})")
+        async with failing(database, DatabaseUnavailable) as connection:
+            for _ in range(3):
+                await fetch(connection, f"SELECT pg_sleep({DEADLINE_SECONDS / 2})")
+        with pytest.raises(DatabaseBusy):
+            async with database.transaction(by_statement=True) as connection:
+                await fetch(connection, "SELECT pg_sleep(30)")
+        assert await _works(database, postgres)
+
     async def test_a_frozen_server_is_unavailable_within_the_deadline(
         self, postgres: PostgresServer, database: Database
     ) -> None:
