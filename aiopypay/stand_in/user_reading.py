@@ -12,6 +12,8 @@ from aiopypay.store.orders import OrderRecord, find_orders
 
 # Of one user: more than they have by default, so that hardly anybody is read in parts.
 ACCOUNTS_AT_ONCE = 250
+# Of one who has more, and is read by themselves.
+PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,9 @@ async def read_users(connection: Connection, names: Sequence[str]) -> UserReadin
 async def read_page(connection: Connection, username: str, after: int) -> UserReading:
     """Reads the next of a user's accounts behind this one. With the last of them the user is certain."""
     users = await pages.users_named(connection, [username])
-    accounts = (
-        await pages.accounts_of_user_after(connection, users[0].id, after, ACCOUNTS_AT_ONCE) if len(users) == 1 else []
-    )
+    accounts = await pages.accounts_of_user_after(connection, users[0].id, after, PAGE) if len(users) == 1 else []
     orders = await _opening_orders(connection, accounts)
-    is_last = len(accounts) < ACCOUNTS_AT_ONCE
+    is_last = len(accounts) < PAGE
     return UserReading([username] if is_last else (), users, accounts, orders)
 
 
