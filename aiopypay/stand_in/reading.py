@@ -22,7 +22,7 @@ def currencies(store: Store) -> list[CurrencyRow]:
     return [CurrencyRow(row.id, row.description, row.commission, row.decimals) for row in known]
 
 
-# Of a user who has very many, no more are looked through for the first in a currency.
+# Of accounts: of a user who has very many for the first in a currency, and of those that others have changed.
 LOOKED_THROUGH_MAX = 1000
 
 
@@ -131,7 +131,9 @@ def _may_have_changed(store: Store, user_id: int) -> bool:
     """Tells whether others have changed one of the user's accounts, or one of which it is not known whose it is."""
     if not store.has_changed("accounts"):
         return False
-    ids = [row_id for table, row_id in store.changed() if table == "accounts"]
+    ids = [row_id for table, row_id in store.changed(LOOKED_THROUGH_MAX) if table == "accounts"]
+    if len(ids) == LOOKED_THROUGH_MAX:
+        return True
     known = store.accounts(row_id for row_id in ids if row_id is not None)
     return len(known) < len(ids) or any(account.user_id == user_id for account in known.values())
 

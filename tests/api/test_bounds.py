@@ -75,10 +75,10 @@ class TestAccounts:
 
     async def test_who_has_more_keeps_them(self, service: Service) -> None:
         caller, other = await service.register(), await service.register()
-        ledger.query(service.database_url, HOARD.format(user_id=caller.id, number=300))
+        ledger.query(service.database_url, HOARD.format(user_id=caller.id, number=600))
         (await caller.post(f"/users/{caller.id}/accounts/USD")).problem(409, "too-many-accounts")
         first, *_ = found = await pages(caller, f"/users/{caller.id}/accounts")
-        assert [len(page) for page in found] == [100, 100, 100, 3]
+        assert [len(page) for page in found] == [100] * 6 + [3]
         last = found[-1][-1]
         assert first[:3] == list(caller.accounts.values())
         ledger.deposit(service.database_url, last, "10")

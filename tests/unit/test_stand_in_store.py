@@ -174,6 +174,15 @@ def test_what_others_have_changed_is_marked_beside_the_names_of_users(store: Sto
     assert store.uncertain() == ["accounts"]
 
 
+def test_so_many_of_the_uncertain_are_told_at_once(store: Store) -> None:
+    with store.transaction(durable=False):
+        for name in ("zoe", "!", "ann"):
+            store.mark_uncertain(name)
+        store.mark_changed([("users", 2)])
+    assert store.uncertain() == ["!", "ann", "zoe"]
+    assert [store.uncertain(limit) for limit in (1, 2, 3)] == [["!"], ["!", "ann"], ["!", "ann", "zoe"]]
+
+
 def test_all_of_a_table_may_have_changed(store: Store) -> None:
     with store.transaction(durable=True):
         store.mark_changed([("accounts", None), ("users", 2)])
