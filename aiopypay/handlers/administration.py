@@ -8,7 +8,7 @@ from aiohttp import web
 
 from aiopypay.answers import NEXT_PAGE, answers
 from aiopypay.auth import authenticated
-from aiopypay.errors import InvalidRequest, NotFound, OwnAccess
+from aiopypay.errors import NotFound, OwnAccess
 from aiopypay.fields import parse_flag, parse_id, parse_limit, parse_offset, parse_password, parse_username
 from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, STAND_IN
@@ -46,7 +46,7 @@ def parse_sort_by(text: str) -> SortBy:
 
 @dataclass(frozen=True, slots=True)
 class UsersQuery:
-    """Which users, and how they are sorted. `after`, where they are sorted by id, is the id of the last user seen."""
+    """Which users, and how they are sorted. `after`: only those with a higher id, with `desc` a lower one."""
 
     limit: int = form_field("limit", parse_limit, default=100)
     offset: int = form_field("offset", parse_offset, default=0)
@@ -72,8 +72,6 @@ class UserChangeForm:
 @query_string(UsersQuery)
 async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.Response:  # noqa: ARG001
     """A page of all users. Sorted by id, the `Link` header leads to the next, however many there are."""
-    if query.after is not None and query.sort_by != "id":
-        raise InvalidRequest("after: is for users sorted by id", field="after")
     page = UsersPage(query.limit, query.offset, query.sort_by, query.desc, query.is_active, query.is_admin, query.after)
     async with request.app[DATABASE].transaction(by_statement=True) as connection:
         users, total = await list_users(connection, page)

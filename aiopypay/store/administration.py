@@ -48,7 +48,7 @@ RETURNING id, username, full_name, password_hash, is_admin, is_active, deactivat
 class UsersPage:
     """Which users: filtered where a filter is not None, sorted, and which part of them.
 
-    `after`: behind the user of this id; only where they are sorted by id.
+    `after`: only users with a higher id, or a lower one where the sort is descending.
     """
 
     limit: int
