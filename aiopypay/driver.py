@@ -21,8 +21,8 @@ class Connection(aiopg.Connection):
     with RuntimeError.
 
     `begins_with_next`: the next statement begins a transaction; BEGIN is sent along with it. `prepared` are the names
-    of the statements that this session has prepared. `deadline` is that of the transaction under way; with each
-    statement's answer it begins anew, by `statement_seconds`, unless that is None.
+    of the statements that this session has prepared. `deadline` is that of the transaction under way; each answer to a
+    statement puts it off by `statement_seconds`, unless that is None.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
