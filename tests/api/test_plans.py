@@ -1,17 +1,19 @@
 """No statement of a request, or of the way back, reads a large table from end to end: PostgreSQL's own plans say so."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2 import extensions
 
+from aiopypay.embedded import EmbeddedPostgres
 from aiopypay.stand_in import pages
 from aiopypay.statements import Statement
 from aiopypay.store import accounts, administration, change_log, history, order_statements
+from tests.cluster import administration_dsn
 from tests.databases import Databases
 
 USERS = 2_000
@@ -39,11 +41,17 @@ USERS_PAGE = {"is_active": None, "is_admin": None, "offset": 0}
 
 
 @pytest.fixture(scope="module")
-def cursor(databases: Databases, request: pytest.FixtureRequest) -> Iterator[extensions.cursor]:
-    """In a database where the superuser was paid many commissions."""
+def cursor(
+    databases: Databases, postgres: EmbeddedPostgres, request: pytest.FixtureRequest
+) -> Iterator[extensions.cursor]:
+    """In a database where the superuser was paid many commissions. Of one who may ANALYZE."""
     parameters = {"users": USERS, "payments": request.config.getoption("--payments")}
-    with databases.fresh() as dsn, closing(psycopg2.connect(dsn)) as connection, connection.cursor() as opened:
+    with contextlib.ExitStack() as stack:
+        name = extensions.parse_dsn(stack.enter_context(databases.fresh()))["dbname"]
+        dsn = extensions.make_dsn(administration_dsn(postgres), dbname=name)
+        connection = stack.enter_context(contextlib.closing(psycopg2.connect(dsn)))
         connection.autocommit = True
+        opened = stack.enter_context(connection.cursor())
         opened.execute("SET aiopypay.node = 'yes'")
         for statement in FILL.split(";"):
             opened.execute(statement, parameters)
