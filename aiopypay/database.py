@@ -58,15 +58,20 @@ class Database:
             link.when_lost(self._pool.close_outdated)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, deadline_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, deadline_seconds: float = DEADLINE_SECONDS, *, by_statement: bool = False
+    ) -> AsyncIterator[Connection]:
         """An explicit transaction: BEGIN with the first statement, COMMIT at the end, ROLLBACK where the body raises.
 
-        Everything from connecting to the answer to COMMIT has one deadline. Never nest two on one connection.
-        Raises what the module's head lists; what the body raises by itself passes unchanged.
+        Everything from connecting to the answer to COMMIT has one deadline; or, `by_statement`, each statement one of
+        its own: a server that is slow is not taken for one that is away then, and a frozen one is noticed as soon.
+        Never nest two on one connection. Raises what the module's head lists; what the body raises by itself passes
+        unchanged.
         """
         async with self._edge(deadline_seconds) as attempt, self._acquired(begins=True) as connection:
             attempt.phase = "transaction"
             connection.connection.deadline = attempt.deadline
+            connection.connection.statement_seconds = deadline_seconds if by_statement else None
             async with _rolled_back_on_error(connection):
                 yield connection
             if not connection.connection.begins_with_next:
@@ -107,6 +112,7 @@ class Database:
         connection = await self._engine.acquire()  # type: ignore[no-untyped-call]
         raw: driver.Connection = connection.connection
         raw.begins_with_next = begins
+        raw.statement_seconds = None
         try:
             yield connection
         finally:

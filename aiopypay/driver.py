@@ -21,7 +21,8 @@ class Connection(aiopg.Connection):
     with RuntimeError.
 
     `begins_with_next`: the next statement begins a transaction; BEGIN is sent along with it. `prepared` are the names
-    of the statements that this session has prepared. `deadline` is that of the transaction under way.
+    of the statements that this session has prepared. `deadline` is that of the transaction under way; each answer to a
+    statement puts it off by `statement_seconds`, unless that is None.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -29,6 +30,7 @@ class Connection(aiopg.Connection):
         self.begins_with_next = False
         self.prepared: set[str] = set()
         self.deadline: asyncio.Timeout | None = None
+        self.statement_seconds: float | None = None
 
     @staticmethod
     def _ready(weak_self: Any) -> None:

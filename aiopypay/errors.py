@@ -168,6 +168,18 @@ class CurrencyExists(Problem):
     status, slug, title = 409, "currency-exists", "Currency exists"
 
 
+class TooManyAccounts(Problem):
+    """The user has as many accounts as one may have (APP_ACCOUNTS_PER_USER_MAX)."""
+
+    status, slug, title = 409, "too-many-accounts", "Too many accounts"
+
+
+class TooManyCurrencies(Problem):
+    """There are as many currencies as a user may have accounts: whoever registers opens one in each."""
+
+    status, slug, title = 409, "too-many-currencies", "Too many currencies"
+
+
 class OrderRefused(Problem):
     """An order accepted without the database was refused when it was to be booked. Its key stays with it."""
 

@@ -76,6 +76,7 @@ class Settings:
     secret_key: str | None = field(default=None, repr=False)
     token_minutes: int = 15
     registrations_per_minute: int = 600
+    accounts_per_user_max: int = 100
     trusted_proxies: tuple[Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
     offline: OfflineSettings = field(default_factory=OfflineSettings)
@@ -100,6 +101,7 @@ class Settings:
             secret_key=_secret_key(values),
             token_minutes=_number(values, "APP_TOKEN_MINUTES", 15, 1, 525_600),
             registrations_per_minute=_number(values, "APP_REGISTRATIONS_PER_MINUTE", 600, 1, WHOLE_NUMBER_MAX),
+            accounts_per_user_max=_number(values, "APP_ACCOUNTS_PER_USER_MAX", 100, 1, 10_000),
             trusted_proxies=_trusted_proxies(values),
             cors_origins=_cors_origins(values),
             offline=_offline(values),

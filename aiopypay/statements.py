@@ -1,5 +1,6 @@
 """Statements on a connection: prepared once, executed with parameters, their rows as plain tuples."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,3 +73,10 @@ async def _rows(raw: driver.Connection, command: str, parameters: Mapping[str, A
         return await cursor.fetchall() if cursor.description else []
     finally:
         cursor.close()
+        if raw.statement_seconds is not None:
+            _renew_deadline(raw, raw.statement_seconds)
+
+
+def _renew_deadline(raw: driver.Connection, seconds: float) -> None:
+    if raw.deadline is not None and not raw.deadline.expired():
+        raw.deadline.reschedule(asyncio.get_running_loop().time() + seconds)

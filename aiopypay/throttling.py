@@ -24,7 +24,9 @@ from aiopypay.newest import Newest
 
 # So many are verified in a minute by no machine; one that could would forget a user's minute before it is over.
 COUNTERS_MAX = 60_000
-MINUTE_SECONDS = 60.0
+MINUTE_SECONDS, DAY_SECONDS = 60.0, 86_400.0
+# In a day an address registers no more users than in so many minutes.
+REGISTRATION_MINUTES_A_DAY = 20
 # Of one user, over all addresses that are not known to be theirs.
 FAILURES_PER_MINUTE = 10
 
@@ -57,6 +59,8 @@ class _Failures:
 class PerMinute:
     """Counts in windows of a minute, each begun by the first that is counted in it."""
 
+    window_seconds = MINUTE_SECONDS
+
     def __init__(self) -> None:
         self._windows: Newest[str, tuple[int, float]] = Newest(COUNTERS_MAX)
 
@@ -76,7 +80,13 @@ class PerMinute:
     def _window(self, key: str) -> tuple[int, float]:
         now = time.monotonic()
         count, end = self._windows.get(key) or (0, 0.0)
-        return (count, end) if now < end else (0, now + MINUTE_SECONDS)
+        return (count, end) if now < end else (0, now + self.window_seconds)
+
+
+class PerDay(PerMinute):
+    """The same, by the day."""
+
+    window_seconds = DAY_SECONDS
 
 
 class Throttle:
@@ -87,6 +97,7 @@ class Throttle:
         self._doors: Newest[str, _Failures] = Newest(COUNTERS_MAX)
         self._failures = PerMinute()
         self._registrations = PerMinute()
+        self._registrations_of_day = PerDay()
         # Attempts under way count like failures, so that many at once are not many for free.
         self._running: Counter[str] = Counter()
 
@@ -113,10 +124,13 @@ class Throttle:
             self._known.note(user, address)
 
     def registration(self, address: str, per_minute: int) -> None:
-        """Counts a registration. Raises TooManyRequests."""
-        if self._registrations.count(address) >= per_minute:
-            raise _refusal("Too many registrations from your address", self._registrations.wait_seconds(address))
-        self._registrations.add(address)
+        """Counts a registration, by the minute and by the day. Raises TooManyRequests."""
+        limits = {self._registrations_of_day: REGISTRATION_MINUTES_A_DAY * per_minute, self._registrations: per_minute}
+        for counted, most in limits.items():
+            if counted.count(address) >= most:
+                raise _refusal("Too many registrations from your address", counted.wait_seconds(address))
+        for counted in limits:
+            counted.add(address)
 
     def _check(self, door: str, user: str | None) -> None:
         failures, now = self._failures_at(door), time.monotonic()

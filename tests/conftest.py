@@ -54,6 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the outage tests; pytest reads them here only."""
     parser.addoption("--outage-rounds", type=int, default=None, metavar="N", help="rounds of each outage test")
     parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
+    parser.addoption("--payments", type=int, default=60_000, metavar="N", help="in the table whose plans are looked at")
+    parser.addoption("--hoard", type=int, default=150_000, metavar="N", help="accounts of one user who has very many")
     parser.addoption("--schemathesis-seed", type=int, default=None, metavar="N", help="repeats a run of schemathesis")
     parser.addoption("--schemathesis-examples", type=int, default=None, metavar="N", help="requests of each kind")
 

@@ -1,16 +1,18 @@
 """The routes of accounts: a user's, a single one, a new one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import msgspec
 from aiohttp import web
-from msgspec.structs import replace
 
-from aiopypay.answers import Link, answers
+from aiopypay.answers import NEXT_PAGE, Link, answers
 from aiopypay.auth import authenticated, path_id
-from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, UnknownCurrency
-from aiopypay.forms import form_data
-from aiopypay.handlers import ACCOUNTS, STAND_IN, read
+from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, TooManyAccounts, UnknownCurrency
+from aiopypay.fields import parse_id, parse_limit
+from aiopypay.forms import form_data, form_field, query_string
+from aiopypay.handlers import ACCOUNTS, SETTINGS, STAND_IN, read
+from aiopypay.handlers.paging import next_page
 from aiopypay.idempotency import fingerprint, idempotency_key, ids_of_places, order_id
 from aiopypay.representations import AccountBody, account_body, money_response
 from aiopypay.stand_in import reading
@@ -31,21 +33,34 @@ _LINKS = (
 
 
 @dataclass(frozen=True, slots=True)
+class AccountsQuery:
+    """Which accounts: `after` is the id of the last account seen."""
+
+    limit: int = form_field("limit", parse_limit, default=100)
+    after: int = form_field("after", parse_id, default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class NoForm:
     """A request whose path says it all."""
 
 
 @routes.get("/users/{user_id:[0-9]+}/accounts")
-@answers(200, list[AccountBody], offline=True, links=_LINKS)
+@answers(200, list[AccountBody], headers=(NEXT_PAGE,), offline=True, links=_LINKS)
 @authenticated("user_id")
-async def list_accounts(request: web.Request, user: User) -> web.Response:
-    """The user's accounts by id."""
+@query_string(AccountsQuery)
+async def list_accounts(request: web.Request, user: User, query: AccountsQuery) -> web.Response:
+    """One page of the user's accounts, by id; the `Link` header leads to the next."""
+    # One more than asked for, to know whether there is a next page.
+    page = {"after": query.after, "limit": query.limit + 1}
     rows = await read(
         request,
-        lambda connection: accounts_of_user(connection, user.id),
-        lambda store: reading.accounts_of_user(store, user.id),
+        lambda connection: accounts_of_user(connection, user.id, **page),
+        lambda store: reading.accounts_of_user(store, user.id, **page),
     )
-    return money_response(request, [account_body(row) for row in rows])
+    shown = rows[: query.limit]
+    headers = next_page(request, replace(query, after=shown[-1].id)) if len(rows) > query.limit else None
+    return money_response(request, [account_body(row) for row in shown], headers=headers)
 
 
 @routes.get("/accounts/{account_id:[0-9]+}")
@@ -63,36 +78,37 @@ async def get_account(request: web.Request, user: User) -> web.Response:
 
 
 @routes.post("/users/{user_id:[0-9]+}/accounts/{currency_id:[A-Z]{3}}")
-@answers(200, AccountBody, idempotent=True, problems=[UnknownCurrency], links=_TO_ACCOUNT)
+@answers(200, AccountBody, idempotent=True, problems=[UnknownCurrency, TooManyAccounts], links=_TO_ACCOUNT)
 @authenticated("user_id")
 @form_data(NoForm)
 async def post_account(request: web.Request, user: User, _: NoForm) -> web.Response:
     """Opens another account. With an Idempotency-Key the same request opens one account, however often it is sent."""
     key = idempotency_key(request)
     currency_id = request.match_info["currency_id"]
+    accounts_max = request.app[SETTINGS].accounts_per_user_max
     async with request.app[STAND_IN].changes.transaction(user.username) as connection:
         if key is None:
-            opened = _known(await open_account(connection, user.id, currency_id, None), currency_id)
+            opened = await open_account(connection, user.id, currency_id, None, accounts_max)
         else:
-            opened = await _open_once(connection, user, currency_id, key)
+            opened = await open_once(connection, user.id, currency_id, key, accounts_max)
     return money_response(request, account_body(opened))
 
 
-async def _open_once(connection: Connection, user: User, currency_id: str, key: str) -> AccountRow:
+async def open_once(connection: Connection, user_id: int, currency_id: str, key: str, accounts_max: int) -> AccountRow:
+    """Returns the account that was opened under the key, as it was then, or opens it; raises as `open_account` does.
+
+    Raises IdempotencyKeyReused.
+    """
     content = fingerprint("POST /users/{user_id}/accounts/{currency_id}", currency_id=currency_id)
-    opening = order_id(user.id, key)
+    opening = order_id(user_id, key)
     # The claim waits for a first request that still runs, and is undone with the transaction where it fails.
-    if await claim_key(connection, opening, user.id, key, content):
-        whole = RequestKey(opening, *ids_of_places(user.id, key), content)
+    if await claim_key(connection, opening, user_id, key, content):
+        whole = RequestKey(opening, *ids_of_places(user_id, key), content)
         if await reused_keys(connection, [whole]):
             raise IdempotencyKeyReused
-        return _known(await open_account(connection, user.id, currency_id, opening), currency_id)
+        return await open_account(connection, user_id, currency_id, opening, accounts_max)
     (await find_orders(connection, [opening]))[opening].answers(content)
-    before = _known(await account_opened_by(connection, opening), currency_id)
-    return replace(before, amount=Decimal(0), updated_at=None)
-
-
-def _known(opened: AccountRow | None, currency_id: str) -> AccountRow:
-    if opened is None:
+    before = await account_opened_by(connection, opening)
+    if before is None:
         raise UnknownCurrency(f"currency_id: there is no currency {currency_id}", field="currency_id")
-    return opened
+    return msgspec.structs.replace(before, amount=Decimal(0), updated_at=None)

@@ -1,17 +1,18 @@
 """The administration of users, for admins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import msgspec
 from aiohttp import web
 
-from aiopypay.answers import answers
+from aiopypay.answers import NEXT_PAGE, answers
 from aiopypay.auth import authenticated
 from aiopypay.errors import NotFound, OwnAccess
-from aiopypay.fields import parse_flag, parse_limit, parse_offset, parse_password, parse_username
+from aiopypay.fields import parse_flag, parse_id, parse_limit, parse_offset, parse_password, parse_username
 from aiopypay.forms import form_data, form_field, query_string
 from aiopypay.handlers import DATABASE, STAND_IN
+from aiopypay.handlers.paging import next_page
 from aiopypay.handlers.registration import hashed
 from aiopypay.parsers import takes
 from aiopypay.passwords import Work
@@ -26,7 +27,7 @@ _ONE_USER = "/api/users/{username:(?!me$)[^/]+}"
 
 
 class UsersBody(msgspec.Struct):
-    """A page of users; `total` counts those on all pages."""
+    """A page of users; `total` counts those on all pages, up to 1 000 000."""
 
     items: list[PersonBody]
     total: int
@@ -45,7 +46,7 @@ def parse_sort_by(text: str) -> SortBy:
 
 @dataclass(frozen=True, slots=True)
 class UsersQuery:
-    """Which users, and how they are sorted."""
+    """Which users, and how they are sorted. `after`: only those with a higher id, with `desc` a lower one."""
 
     limit: int = form_field("limit", parse_limit, default=100)
     offset: int = form_field("offset", parse_offset, default=0)
@@ -53,6 +54,7 @@ class UsersQuery:
     desc: bool = form_field("desc", parse_flag, default=False)
     is_active: bool | None = form_field("is_active", parse_flag, default=None)
     is_admin: bool | None = form_field("is_admin", parse_flag, default=None)
+    after: int | None = form_field("after", parse_id, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,19 @@ class UserChangeForm:
 
 
 @routes.get("/api/users")
-@answers(200, UsersBody)
+@answers(200, UsersBody, headers=(NEXT_PAGE,))
 @authenticated(admin=True)
 @query_string(UsersQuery)
 async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.Response:  # noqa: ARG001
-    """A page of all users."""
-    page = UsersPage(query.limit, query.offset, query.sort_by, query.desc, query.is_active, query.is_admin)
-    async with request.app[DATABASE].transaction() as connection:
+    """A page of all users. Sorted by id, the `Link` header leads to the next, however many there are."""
+    page = UsersPage(query.limit, query.offset, query.sort_by, query.desc, query.is_active, query.is_admin, query.after)
+    async with request.app[DATABASE].transaction(by_statement=True) as connection:
         users, total = await list_users(connection, page)
-    return json_response(UsersBody([person_body(user) for user in users], total, query.limit, query.offset))
+    headers = None
+    if query.sort_by == "id" and len(users) == query.limit:
+        headers = next_page(request, replace(query, offset=0, after=users[-1].id))
+    body = UsersBody([person_body(user) for user in users], total, query.limit, query.offset)
+    return json_response(body, headers=headers)
 
 
 @routes.get(_ONE_USER)

@@ -7,10 +7,10 @@ from aiohttp import web
 
 from aiopypay.answers import answers
 from aiopypay.auth import authenticated
-from aiopypay.errors import CurrencyExists, NotFound
+from aiopypay.errors import CurrencyExists, NotFound, TooManyCurrencies
 from aiopypay.fields import parse_full_name
 from aiopypay.forms import form_data, form_field
-from aiopypay.handlers import STAND_IN, read
+from aiopypay.handlers import SETTINGS, STAND_IN, read
 from aiopypay.money_fields import parse_currency_id, parse_decimals, parse_rate
 from aiopypay.representations import CurrencyBody, currency_body, json_response
 from aiopypay.stand_in import reading
@@ -48,14 +48,14 @@ async def list_currencies(request: web.Request) -> web.Response:
 
 
 @routes.post("/currencies")
-@answers(201, CurrencyBody, problems=[CurrencyExists])
+@answers(201, CurrencyBody, problems=[CurrencyExists, TooManyCurrencies])
 @authenticated(admin=True)
 @form_data(CurrencyForm)
 async def post_currency(request: web.Request, user: User, form: CurrencyForm) -> web.Response:  # noqa: ARG001
     """A new currency, with the superuser's and the external account. Users open theirs."""
     wanted = CurrencyRow(form.id, form.description, form.commission, form.decimals)
     async with request.app[STAND_IN].rates.transaction() as connection:
-        added = await add_currency(connection, wanted)
+        added = await add_currency(connection, wanted, request.app[SETTINGS].accounts_per_user_max)
         if added is None:
             raise CurrencyExists(f"id: there is a currency {form.id} already", field="id")
     return json_response(currency_body(added), status=201)

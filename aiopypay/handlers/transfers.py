@@ -1,13 +1,11 @@
 """The routes of transfers: pay, and look at the history."""
 
 from dataclasses import dataclass, replace
-from urllib.parse import urlencode
 from uuid import UUID
 
 from aiohttp import web
 
 from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers
-from aiopypay.asked_host import absolute_url
 from aiopypay.auth import authenticated
 from aiopypay.errors import (
     CurrencyMismatch,
@@ -18,7 +16,8 @@ from aiopypay.errors import (
 )
 from aiopypay.fields import parse_id, parse_limit, parse_sort
 from aiopypay.forms import form_data, form_field, query_string
-from aiopypay.handlers import DATABASE, GROUP_COMMIT, SETTINGS
+from aiopypay.handlers import DATABASE, GROUP_COMMIT
+from aiopypay.handlers.paging import next_page
 from aiopypay.idempotency import idempotency_key, order_id
 from aiopypay.representations import (
     PendingBody,
@@ -30,8 +29,8 @@ from aiopypay.representations import (
     transfer_body,
 )
 from aiopypay.stand_in.reading import record_of
+from aiopypay.store.history import Page, Sort, history
 from aiopypay.store.orders import OrderRecord
-from aiopypay.store.transfers import Page, Sort, TransferRow, history
 from aiopypay.store.users import User
 from aiopypay.transfer_orders import NO_CONTENT, TransferForm, content_of, order_of
 
@@ -73,31 +72,18 @@ async def post_transfer(request: web.Request, user: User, form: TransferForm) ->
 @authenticated("user_id")
 @query_string(HistoryQuery)
 async def list_transfers(request: web.Request, user: User, query: HistoryQuery) -> web.Response:
-    """One page of the user's transfers; the `Link` header leads to the next."""
-    # One more than asked for, to know whether there is a next page.
-    page = Page(user.id, query.from_user_id, query.to_user_id, query.sort, query.limit + 1, query.after)
-    async with request.app[DATABASE].transaction() as connection:
-        rows = await history(connection, page)
-    shown = rows[: query.limit]
-    headers = _next_page(request, query, shown) if len(rows) > query.limit else None
-    return money_response(request, [transfer_body(row) for row in shown], headers=headers)
+    """One page of the user's transfers; the `Link` header leads to the next.
+
+    A page that is narrowed to two users may hold fewer than `limit`, even none, and still have a next one.
+    """
+    page = Page(user.id, query.from_user_id, query.to_user_id, query.sort, query.limit, query.after)
+    async with request.app[DATABASE].transaction(by_statement=True) as connection:
+        rows, after = await history(connection, page)
+    headers = None if after is None else next_page(request, replace(query, after=after))
+    return money_response(request, [transfer_body(row) for row in rows], headers=headers)
 
 
 def _receipt(
     request: web.Request, user: User, order: UUID, body: ReceiptBody | PendingBody, status: int
 ) -> web.Response:
     return money_response(request, body, status=status, headers={"Location": f"/users/{user.id}/orders/{order}"})
-
-
-def _next_page(request: web.Request, query: HistoryQuery, shown: list[TransferRow]) -> dict[str, str]:
-    following = replace(query, after=shown[-1].id)
-    parameters = {
-        "from": following.from_user_id,
-        "to": following.to_user_id,
-        "sort": following.sort,
-        "limit": following.limit,
-        "after": following.after,
-    }
-    text = urlencode({name: value for name, value in parameters.items() if value is not None})
-    url = absolute_url(request, f"{request.path}?{text}", request.app[SETTINGS].trusted_proxies)
-    return {"Link": f'<{url}>; rel="next"'}

@@ -6,6 +6,7 @@ marks go. So whenever the database is lost, what was seen changed and not read i
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from aiopypay.store.change_log import EVERYTHING, Change, Table
 
 # Payments wait while a page is read.
 PAGE = 500
+# For so long all wait before the node goes online; what is left is read afterwards, and not relied upon until then.
+BEFORE_ONLINE_SECONDS = 0.5
 LOG_READ = "change_log_read"
 WHOLE_TABLES: frozenset[Change] = frozenset((("accounts", None), ("users", None)))
 
@@ -69,15 +72,17 @@ class ChangesElsewhere:
                 is_getting_on = self._deputy.switch.is_up and await self._read_some(self._database)
 
     async def read_before_online(self, database: Database) -> None:
-        """Reads the log to its end, while the writer's lock is held and the journal is empty; the currencies, always.
+        """Reads what the log names, while the writer's lock is held and the journal is empty; the currencies, always.
 
         Raises what `follow` raises.
         """
         await self._look(database, overlap=True)
         self._unread.add(("currencies", None))
+        until = time.monotonic() + BEFORE_ONLINE_SECONDS
         async with self._deputy.moments.turn:
-            while self._next_page() and await self._read_some(database):
-                pass
+            is_getting_on = True
+            while self._next_page() and is_getting_on:
+                is_getting_on = await self._read_some(database) and time.monotonic() < until
 
     async def start_anew(self) -> None:
         """The database was replaced, and memory forgotten: how far the log was read says nothing any more."""
@@ -139,9 +144,11 @@ class ChangesElsewhere:
         return bool(known or self._seen_meanwhile)
 
     def _next_page(self) -> list[Change]:
-        """What is unread and can be read by itself. Whole tables of accounts and users are the fill's."""
-        readable = (change for change in self._unread if change[1] is not None or change[0] == "currencies")
-        return list(islice(readable, PAGE))
+        """What is unread and can be read by itself, the currencies first. Whole tables of accounts and users are the
+        fill's."""
+        currencies: Change = ("currencies", None)
+        rows = (change for change in self._unread if change[1] is not None)
+        return [currencies] * (currencies in self._unread) + list(islice(rows, PAGE))
 
     def _note_unread(self, changes: Iterable[Change]) -> None:
         self._unread.update(changes)

@@ -67,8 +67,8 @@ class Fill:
         self.done = False
         while not await self._fill_currencies():  # noqa: ASYNC110 - nobody can tell us; we must try
             await asyncio.sleep(RETRY_SECONDS)
-        await self._fill_users()
-        complete = await self._fill_accounts()
+        complete = await self._fill_users()
+        complete &= await self._fill_accounts()
         if with_orders:
             await self._fill_orders()
         await self._finish(complete)
@@ -84,12 +84,19 @@ class Fill:
             logger.debug("The fill waits: %s", problem)
             return False
 
-    async def _fill_users(self) -> None:
-        after, times_anew = 0, self._elsewhere.times_anew("users")
+    async def _fill_users(self) -> bool:
+        after, times_anew, complete = 0, self._elsewhere.times_anew("users"), True
         while page := await self._page(partial(pages.users_after, user_id=after, limit=PAGE), _remember_users):
             after = page[-1].id
             self.users += len(page)
+            if self.users >= self._accounts_max:
+                logger.warning("APP_OFFLINE_ACCOUNTS_MAX is reached: users above %s are not remembered.", after)
+                complete = False
+                break
+        if not complete and self._elsewhere.lacks_tables:
+            await self._node.run(_forget_users_above, after)
         self._elsewhere.note_filled("users", times_anew)
+        return complete
 
     async def _fill_accounts(self) -> bool:
         after, times_anew, complete = 0, self._elsewhere.times_anew("accounts"), True
@@ -163,6 +170,12 @@ def _remember_accounts(store: Store, page: Iterable[AccountState]) -> None:
 def _remember_orders(store: Store, page: tuple[Orders, object]) -> None:
     with store.transaction(durable=False):
         store.remember_older_orders(page[0].values())
+
+
+def _forget_users_above(store: Store, user_id: int) -> None:
+    with store.transaction(durable=False):
+        store.forget_users(above=user_id)
+        store.set_setting(FILLED, "no")
 
 
 def _forget_accounts_above(store: Store, account_id: int) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from aiopypay import migrations
@@ -27,11 +27,16 @@ from aiopypay.store.orders import OrderRecord, find_orders
 TURN_SECONDS = 1.0
 RATES_TURNS = 10
 PRUNE_TURNS = 60
+# Of the journal's settled entries that are old, a turn; payments wait meanwhile.
+PRUNED_AT_ONCE = 1_000
 # What other nodes write becomes visible out of the order of ids and times: each turn looks back that far.
 OVERLAP_IDS = 10_000
 OVERLAP_ACCOUNTS = 500
 OVERLAP = timedelta(seconds=10)
 PAGE = 20_000
+USERS_PAGE = 500
+ACCOUNTS_OF_USER = 100
+ORDERS_AT_ONCE = 2_000
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +45,17 @@ class Keeper:
     """One turn a second, through a connection of requests: where the database is lost, it waits like they do."""
 
     def __init__(
-        self, database: Database, node: Node, deputy: Deputy, *, rates: Rates, elsewhere: ChangesElsewhere
+        self,
+        database: Database,
+        node: Node,
+        deputy: Deputy,
+        *,
+        rates: Rates,
+        elsewhere: ChangesElsewhere,
+        keep_days: int,
     ) -> None:
         self._database = database
+        self._keep_days = keep_days
         self._rates = rates
         self._elsewhere = elsewhere
         self._turns = 0
@@ -50,6 +63,8 @@ class Keeper:
         self._deputy = deputy
         # The last transfer and account seen, and when, by the database's clock; None while no others are followed.
         self._seen: tuple[int, int, datetime] | None = None
+        # The last user of a page behind which there are more, and when they were changed.
+        self._users_seen: tuple[datetime, int] | None = None
         # That of the last turn: nothing was missed since unless the database was lost.
         self._epoch: int | None = None
 
@@ -77,6 +92,8 @@ class Keeper:
             await self._rates.follow()
         await self._deputy.trim_orders()
         if self._turns % PRUNE_TURNS == 0:
+            if self._node.fenced is None:
+                self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             await self._elsewhere.prune()
 
     async def register(self) -> None:
@@ -87,7 +104,11 @@ class Keeper:
         """
         epoch = self._deputy.switch.epoch
         moments, lease = self._deputy.moments, None
-        async with moments.turn, moments.checked(self._database), self._database.transaction() as connection:
+        async with (
+            moments.turn,
+            moments.checked(self._database),
+            self._database.transaction(by_statement=True) as connection,
+        ):
             heartbeat = await beat(connection)
             self._deputy.owns_tables = heartbeat.owns_tables
             trouble = trouble_with(heartbeat, self._deputy.standing.installation_id)
@@ -168,7 +189,7 @@ class Keeper:
         changed = await self._deputy.moments.learn(self._database, self._changed, _remember)
         if changed is None:
             return False
-        self._seen = changed.position
+        self._seen, self._users_seen = changed.position, changed.users_seen
         return changed.is_all
 
     async def _changed(self, connection: Connection) -> "_Changed":
@@ -179,15 +200,19 @@ class Keeper:
         seen_transfer, seen_account, seen_at = self._seen
         after = max(0, seen_transfer - OVERLAP_IDS)
         orders, account_ids, last_transfer = await pages.transfers_after(connection, after, PAGE)
-        users = await pages.users_changed(connection, seen_at - OVERLAP)
+        since, user_id = self._users_seen or (seen_at - OVERLAP, 0)
+        users, changed_at = await pages.users_changed(connection, since, user_id, USERS_PAGE)
+        users_seen = (changed_at, users[-1].id) if len(users) == USERS_PAGE else None
         opened = await pages.accounts_after(connection, max(0, seen_account - OVERLAP_ACCOUNTS), PAGE)
-        records = await find_orders(connection, list(orders))
+        records = await _find_orders(connection, list(orders))
         accounts = opened + await pages.accounts_by_id(connection, list(account_ids))
-        accounts += await pages.accounts_of_users(connection, [user.id for user in users])
+        # What they have opened is the newest.
+        accounts += await pages.newest_accounts_of_users(connection, [user.id for user in users], ACCOUNTS_OF_USER)
         last_account = max((account.id for account in opened), default=seen_account)
-        position = max(seen_transfer, last_transfer), max(seen_account, last_account), now
-        is_all = position[0] >= last_ids[0] and position[1] >= last_ids[1]
-        return _Changed(users, accounts, list(records.values()), position, is_all)
+        # As long as there are more users, those of this turn count as changed since the same moment.
+        position = max(seen_transfer, last_transfer), max(seen_account, last_account), seen_at if users_seen else now
+        is_all = position[0] >= last_ids[0] and position[1] >= last_ids[1] and users_seen is None
+        return _Changed(users, accounts, records, position, users_seen, is_all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +222,20 @@ class _Changed:
     orders: Sequence[OrderRecord]
     # The last transfer and account seen, and when.
     position: tuple[int, int, datetime]
+    users_seen: tuple[datetime, int] | None
     is_all: bool
+
+
+async def _find_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[OrderRecord]:
+    found: list[OrderRecord] = []
+    for start in range(0, len(order_ids), ORDERS_AT_ONCE):
+        found += (await find_orders(connection, order_ids[start : start + ORDERS_AT_ONCE])).values()
+    return found
+
+
+def _prune(store: Store, settled_before: datetime) -> None:
+    with store.transaction(durable=False):
+        store.prune(settled_before, PRUNED_AT_ONCE)
 
 
 def _remember(store: Store, changed: _Changed) -> None:

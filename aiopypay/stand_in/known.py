@@ -24,7 +24,7 @@ SELECT json_group_array(json_array(id, user_id, hex(content), hex(checksum))) FR
 WHERE id IN (SELECT value FROM json_each(?))
 """
 SELECT_ACCOUNTS_OF_USER = """
-SELECT id, user_id, content, checksum FROM accounts WHERE user_id = ? AND id > 0 ORDER BY id
+SELECT id, user_id, content, checksum FROM accounts WHERE user_id = ? AND id > ? ORDER BY id LIMIT ?
 """
 WRITE_ACCOUNT = """
 INSERT INTO accounts (id, user_id, content, checksum) VALUES (?, ?, ?, ?)
@@ -38,7 +38,7 @@ SELECT_ACCOUNTS_AFTER = "SELECT id, user_id, content, checksum FROM accounts WHE
 DELETE_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
 
 SELECT_USERS = "SELECT id, name, content, checksum FROM users WHERE id IN (SELECT value FROM json_each(?))"
-SELECT_SOME_USERS = "SELECT id, name, content, checksum FROM users ORDER BY id LIMIT 5000"
+SELECT_SOME_USERS = "SELECT id, name, content, checksum FROM users WHERE id > ? ORDER BY id LIMIT 5000"
 SELECT_USERS_AFTER = "SELECT id, name, content, checksum FROM users WHERE id > ? ORDER BY id LIMIT ?"
 DELETE_USER = "DELETE FROM users WHERE id = ?"
 SELECT_USERS_BY_NAME = f"SELECT id, name, content, checksum FROM users WHERE name IN ({LISTED_KEYS})"  # noqa: S608
@@ -95,9 +95,9 @@ class Known(Uncertain):
             self._write(DELETE_ACCOUNT, [(row[0],) for row in rows])
             self._remove("accounts", rows)
 
-    def forget_users(self) -> None:
-        """Forgets all users."""
-        while rows := self._rows("users", SELECT_SOME_USERS):
+    def forget_users(self, *, above: int = ANY_ID) -> None:
+        """Forgets all users, or those with higher ids."""
+        while rows := self._rows("users", SELECT_SOME_USERS, (above,)):
             self._write(DELETE_USER, [(row[0],) for row in rows])
             self._remove("users", rows)
 
@@ -109,9 +109,10 @@ class Known(Uncertain):
         """Returns those of the accounts that are known here, by id."""
         return {account_id: self._account(row) for account_id, row in self._account_rows(account_ids).items()}
 
-    def accounts_of_user(self, user_id: int) -> list[KnownAccount]:
-        """Returns the accounts of a user by id, without external ones."""
-        return [self._account(row) for row in self._rows("accounts", SELECT_ACCOUNTS_OF_USER, (user_id,))]
+    def accounts_of_user(self, user_id: int, after: int, limit: int) -> list[KnownAccount]:
+        """Returns the next accounts of a user behind this id, by id."""
+        found = self._rows("accounts", SELECT_ACCOUNTS_OF_USER, (user_id, after, limit))
+        return [self._account(row) for row in found]
 
     def accounts_after(self, account_id: int, limit: int) -> list[KnownAccount]:
         """Returns the next accounts behind this id."""

@@ -74,7 +74,14 @@ class StandIn:
         self.changes = UserChanges(database, self._node, switch, moments)
         self.rates = Rates(database, self._node, self.changes, moments)
         self._elsewhere = ChangesElsewhere(database, self._node, self.deputy, self.rates)
-        self._keeper = Keeper(database, self._node, self.deputy, rates=self.rates, elsewhere=self._elsewhere)
+        self._keeper = Keeper(
+            database,
+            self._node,
+            self.deputy,
+            rates=self.rates,
+            elsewhere=self._elsewhere,
+            keep_days=settings.offline.keep_days,
+        )
         self._fill = Fill(
             database,
             self._node,

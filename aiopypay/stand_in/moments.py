@@ -130,7 +130,10 @@ class Moments:
         """As `transaction`, with the step that it takes."""
         step = self.step()
         await self.note(step, note)
-        async with self.outcome_of(step, database), database.transaction(deadline_seconds) as connection:
+        async with (
+            self.outcome_of(step, database),
+            database.transaction(deadline_seconds, by_statement=True) as connection,
+        ):
             await demand(connection, step)
             yield connection, step
             await replace_moment(connection, step)

@@ -32,17 +32,32 @@ FROM accounts
 """
 
 SELECT_USERS = _USERS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
-SELECT_USERS_CHANGED = _USERS + "WHERE coalesce(updated_at, created_at) > %(since)s"
+SELECT_USERS_CHANGED = """
+SELECT id, username, full_name, password_hash, is_admin, is_active, version, deactivations, created_at,
+    coalesce(updated_at, created_at)
+FROM users
+WHERE coalesce(updated_at, created_at) >= %(since)s
+AND (coalesce(updated_at, created_at), id) > (%(since)s, %(after)s)
+ORDER BY coalesce(updated_at, created_at), id LIMIT %(limit)s
+"""
 SELECT_USERS_BY_ID = _USERS + "WHERE id = ANY(%(ids)s)"
 SELECT_USERS_NAMED = _USERS + "WHERE lower(username) = ANY(%(usernames)s)"
 SELECT_ACCOUNTS = _ACCOUNTS + "WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
-SELECT_ACCOUNTS_OF_USERS = _ACCOUNTS + "WHERE user_id = ANY(%(user_ids)s)"
+SELECT_NEWEST_ACCOUNTS = """
+SELECT account.id, account.user_id, currency_id, amount, version, created_at, updated_at
+FROM unnest(%(user_ids)s::bigint[]) AS wanted (user_id)
+CROSS JOIN LATERAL (
+    SELECT id, user_id, currency_id, amount, version, created_at, updated_at FROM accounts
+    WHERE accounts.user_id = wanted.user_id ORDER BY id DESC LIMIT %(limit)s
+) AS account
+"""
+SELECT_ACCOUNTS_OF_USER = (
+    _ACCOUNTS + "WHERE user_id = %(user_id)s AND id > %(after)s ORDER BY user_id, id LIMIT %(limit)s"
+)
 SELECT_OPENING_ORDERS = """
-SELECT order_id FROM accounts WHERE user_id = ANY(%(user_ids)s) AND order_id IS NOT NULL
+SELECT order_id FROM accounts WHERE id = ANY(%(ids)s) AND order_id IS NOT NULL
 UNION
-SELECT transfers.order_id FROM accounts
-JOIN transfers ON to_account_id = accounts.id AND kind = 'opening'
-WHERE user_id = ANY(%(user_ids)s)
+SELECT order_id FROM transfers WHERE to_account_id = ANY(%(ids)s) AND kind = 'opening'
 """
 SELECT_ACCOUNTS_BY_ID = _ACCOUNTS + "WHERE id = ANY(%(ids)s)"
 
@@ -55,9 +70,9 @@ FROM (
 GROUP BY order_id
 """
 
-# Refusals, and the openings of accounts.
+# Refusals, and the openings of accounts. One by one: an EXISTS may be made of all transfers that there are.
 SELECT_ORDERS_WITHOUT_TRANSFERS = """
-SELECT id, NOT EXISTS (SELECT FROM transfers WHERE order_id = page.id) AS is_bare
+SELECT id, (SELECT order_id FROM transfers WHERE order_id = page.id LIMIT 1) IS NULL AS is_bare
 FROM (SELECT id FROM orders WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) AS page
 ORDER BY id
 """
@@ -81,9 +96,13 @@ async def users_after(connection: Connection, user_id: int, limit: int) -> list[
     return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS, {"after": user_id, "limit": limit})]
 
 
-async def users_changed(connection: Connection, since: datetime) -> list[KnownUser]:
-    """Returns the users changed since."""
-    return [KnownUser(*row) for row in await fetch(connection, SELECT_USERS_CHANGED, {"since": since})]
+async def users_changed(
+    connection: Connection, since: datetime, user_id: int, limit: int
+) -> tuple[list[KnownUser], datetime]:
+    """Returns the users changed since, or then and with a higher id, the earliest first; and when the last was."""
+    parameters = {"since": since, "after": user_id, "limit": limit}
+    rows = await fetch(connection, SELECT_USERS_CHANGED, parameters)
+    return [KnownUser(*row[:-1]) for row in rows], rows[-1][-1] if rows else since
 
 
 async def now(connection: Connection) -> datetime:
@@ -107,15 +126,23 @@ async def accounts_after(connection: Connection, account_id: int, limit: int) ->
     return [AccountState(*row) for row in rows]
 
 
-async def accounts_of_users(connection: Connection, user_ids: Sequence[int]) -> list[AccountState]:
-    """Returns all accounts of these users."""
-    rows = await fetch(connection, SELECT_ACCOUNTS_OF_USERS, {"user_ids": list(user_ids)})
+async def newest_accounts_of_users(connection: Connection, user_ids: Sequence[int], limit: int) -> list[AccountState]:
+    """Returns the newest accounts of these users, of each `limit` at most."""
+    rows = await fetch(connection, SELECT_NEWEST_ACCOUNTS, {"user_ids": list(user_ids), "limit": limit})
     return [AccountState(*row) for row in rows]
 
 
-async def opening_orders_of_users(connection: Connection, user_ids: Sequence[int]) -> list[UUID]:
-    """Returns the ids of the orders that opened accounts of these users: under a key, or with a credit."""
-    return [row[0] for row in await fetch(connection, SELECT_OPENING_ORDERS, {"user_ids": list(user_ids)})]
+async def accounts_of_user_after(
+    connection: Connection, user_id: int, account_id: int, limit: int
+) -> list[AccountState]:
+    """Returns the user's accounts behind this id."""
+    parameters = {"user_id": user_id, "after": account_id, "limit": limit}
+    return [AccountState(*row) for row in await fetch(connection, SELECT_ACCOUNTS_OF_USER, parameters)]
+
+
+async def opening_orders_of_accounts(connection: Connection, account_ids: Sequence[int]) -> list[UUID]:
+    """Returns the ids of the orders that opened these accounts: under a key, or with a credit."""
+    return [row[0] for row in await fetch(connection, SELECT_OPENING_ORDERS, {"ids": list(account_ids)})]
 
 
 async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> list[AccountState]:

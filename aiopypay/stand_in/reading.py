@@ -22,14 +22,18 @@ def currencies(store: Store) -> list[CurrencyRow]:
     return [CurrencyRow(row.id, row.description, row.commission, row.decimals) for row in known]
 
 
-def accounts_of_user(store: Store, user_id: int) -> list[AccountRow]:
-    """Returns the user's accounts with their expected balances. Raises NotKnownHere."""
+# Of accounts: of a user who has very many for the first in a currency, and of those that others have changed.
+LOOKED_THROUGH_MAX = 1000
+
+
+def accounts_of_user(store: Store, user_id: int, *, after: int, limit: int) -> list[AccountRow]:
+    """Returns the user's accounts behind this id, with their expected balances, by id. Raises NotKnownHere."""
     user = store.user(user_id)
     if user is None or store.is_uncertain(user.username):
         # Registered, or with a new account, as the database was lost.
         raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
     decimals = _decimals(store)
-    return [_row(known, decimals) for known in _of_user(store, user_id)]
+    return [_row(known, decimals) for known in _of_user(store, user_id, after, limit)]
 
 
 def account(store: Store, account_id: int) -> AccountRow:
@@ -58,11 +62,12 @@ def balance_account(
     if account_id is not None:
         return _with_external(store, account(store, account_id))
     # Of the user's other accounts nothing is asked, so that what is not known of them is no hindrance.
-    first = next((known for known in _of_user(store, user_id) if known.currency_id == currency_id), None)
+    known = _of_user(store, user_id, 0, LOOKED_THROUGH_MAX)
+    first = next((account for account in known if account.currency_id == currency_id), None)
     if first is not None:
         return _with_external(store, _row(first, _decimals(store)))
     user = store.user(user_id)
-    if user is None or store.is_uncertain(user.username):
+    if user is None or store.is_uncertain(user.username) or len(known) == LOOKED_THROUGH_MAX:
         raise NotKnownHere("The database is away, and this node may not know all accounts of this user.")
     return None
 
@@ -116,17 +121,19 @@ def _with_external(store: Store, row: AccountRow) -> BalanceAccount:
     return BalanceAccount(row, external[row.currency_id])
 
 
-def _of_user(store: Store, user_id: int) -> list[KnownAccount]:
+def _of_user(store: Store, user_id: int, after: int, limit: int) -> list[KnownAccount]:
     if store.setting(FILLED) != "yes" or _may_have_changed(store, user_id):
         raise NotKnownHere("The database is away, and this node may not know all of your accounts.")
-    return store.accounts_of_user(user_id)
+    return store.accounts_of_user(user_id, after, limit)
 
 
 def _may_have_changed(store: Store, user_id: int) -> bool:
     """Tells whether others have changed one of the user's accounts, or one of which it is not known whose it is."""
     if not store.has_changed("accounts"):
         return False
-    ids = [row_id for table, row_id in store.changed() if table == "accounts"]
+    ids = [row_id for table, row_id in store.changed(LOOKED_THROUGH_MAX) if table == "accounts"]
+    if len(ids) == LOOKED_THROUGH_MAX:
+        return True
     known = store.accounts(row_id for row_id in ids if row_id is not None)
     return len(known) < len(ids) or any(account.user_id == user_id for account in known.values())
 

@@ -253,6 +253,8 @@ class Recovery:
                 server = self._database.server
                 self._switch.online({self._database_url: server} if server else None)
                 self.waits_for = None
+                # Those for whom there was no time.
+                self._changes.refresh_soon()
                 self._node.post(_prune, datetime.now(UTC) - timedelta(days=self._keep_days))
             return settled
 

@@ -1,11 +1,15 @@
 """Refusals at settling that others have caused: by changing, in SQL, what this node could not know any more."""
 
+import logging
 from collections.abc import Sequence
 
 from aiopypay.database import Database
+from aiopypay.errors import DatabaseBusy
 from aiopypay.stand_in.elsewhere import ChangesElsewhere
 from aiopypay.stand_in.records import JournalEntry
 from aiopypay.store.change_log import changed_accounts
+
+logger = logging.getLogger(__name__)
 
 
 class RefusalsElsewhere:
@@ -29,8 +33,13 @@ class RefusalsElsewhere:
         if seen is None or not refused:
             return []
         ids = sorted({account_id for entry in refused for account_id in entry.entry.order.account_ids})
-        async with self._database.reading() as connection:
-            changed = await changed_accounts(connection, seen, ids)
+        try:
+            async with self._database.reading() as connection:
+                changed = await changed_accounts(connection, seen, ids)
+        except DatabaseBusy as busy:
+            # A figure for the operator: settling does not wait for it.
+            logger.warning("Whether others caused %s refusals is not known: %s", len(refused), busy.detail)
+            return []
         changed |= self._short if seen == self._seen else set()
         found = []
         for entry in refused:

@@ -24,10 +24,10 @@ class Uncertain(Rows):
         """Notes that what is known of this user may be about to change."""
         self._mark([username.lower()])
 
-    def uncertain(self) -> list[str]:
-        """Returns the names, in lower case, of all users whose change was begun here and is not known to have ended."""
-        names = self._between("", CHANGED, ALL) + self._between(BEHIND_CHANGED, "\U0010ffff", ALL)
-        return [row[0] for row in names]
+    def uncertain(self, limit: int = ALL) -> list[str]:
+        """Returns names, in lower case, of users whose change was begun here and is not known to have ended."""
+        names = self._between("", CHANGED, limit) + self._between(BEHIND_CHANGED, "\U0010ffff", limit)
+        return [row[0] for row in names[:limit]]
 
     def is_uncertain(self, username: str) -> bool:
         """Tells whether what is known of this user may have changed."""

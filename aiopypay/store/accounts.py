@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from aiopypay.errors import TooManyAccounts, UnknownCurrency
 from aiopypay.statements import Connection, Row, Statement, fetch
 
 SELECT_CURRENCIES = """
@@ -20,11 +21,22 @@ FROM accounts
 JOIN currencies ON currencies.id = currency_id
 """
 
-SELECT_ACCOUNTS_OF_USER = _SELECT_ACCOUNTS + "WHERE user_id = %(user_id)s ORDER BY accounts.id"
+SELECT_ACCOUNTS_OF_USER = (
+    _SELECT_ACCOUNTS
+    + "WHERE user_id = %(user_id)s AND accounts.id > %(after)s ORDER BY user_id, accounts.id LIMIT %(limit)s"
+)
 SELECT_ACCOUNTS = Statement(
     "accounts_by_id", ("ids",), _SELECT_ACCOUNTS + "WHERE accounts.id = ANY($1::bigint[]) AND user_id IS NOT NULL"
 )
 SELECT_ACCOUNT_OF_ORDER = _SELECT_ACCOUNTS + "WHERE accounts.order_id = %(order_id)s"
+
+# Two statements: what is counted was not there before the lock was held.
+SELECT_ROOM = """
+SELECT FROM users WHERE id = %(user_id)s FOR NO KEY UPDATE;
+SELECT
+    EXISTS (SELECT FROM currencies WHERE id = %(currency_id)s),
+    (SELECT count(*) FROM (SELECT FROM accounts WHERE user_id = %(user_id)s LIMIT %(accounts_max)s) AS own)
+"""
 
 INSERT_ACCOUNT = """
 WITH opened AS (
@@ -77,9 +89,10 @@ async def currencies(connection: Connection) -> list[CurrencyRow]:
     return [CurrencyRow(*row) for row in await fetch(connection, SELECT_CURRENCIES)]
 
 
-async def accounts_of_user(connection: Connection, user_id: int) -> list[AccountRow]:
-    """Returns the user's accounts by id."""
-    return [AccountRow(*row) for row in await fetch(connection, SELECT_ACCOUNTS_OF_USER, {"user_id": user_id})]
+async def accounts_of_user(connection: Connection, user_id: int, *, after: int, limit: int) -> list[AccountRow]:
+    """Returns the user's accounts behind this id, by id, `limit` at most."""
+    parameters = {"user_id": user_id, "after": after, "limit": limit}
+    return [AccountRow(*row) for row in await fetch(connection, SELECT_ACCOUNTS_OF_USER, parameters)]
 
 
 async def accounts_by_id(connection: Connection, account_ids: Sequence[int]) -> dict[int, AccountRow]:
@@ -93,11 +106,19 @@ async def account_opened_by(connection: Connection, order_id: UUID) -> AccountRo
 
 
 async def open_account(
-    connection: Connection, user_id: int, currency_id: str, order_id: UUID | None
-) -> AccountRow | None:
-    """Returns a new, empty account; None where there is no such currency."""
-    parameters = {"user_id": user_id, "currency_id": currency_id, "order_id": order_id}
-    return _first(await fetch(connection, INSERT_ACCOUNT, parameters))
+    connection: Connection, user_id: int, currency_id: str, order_id: UUID | None, accounts_max: int
+) -> AccountRow:
+    """Returns a new, empty account. The user's row stays locked until the transaction ends: nobody opens one meanwhile.
+
+    Raises UnknownCurrency; TooManyAccounts where the user has `accounts_max` already.
+    """
+    parameters = {"user_id": user_id, "currency_id": currency_id, "order_id": order_id, "accounts_max": accounts_max}
+    [(is_currency, accounts)] = await fetch(connection, SELECT_ROOM, parameters)
+    if not is_currency:
+        raise UnknownCurrency(f"currency_id: there is no currency {currency_id}", field="currency_id")
+    if accounts >= accounts_max:
+        raise TooManyAccounts(f"You have {accounts} accounts or more, and a user may have {accounts_max}.")
+    return AccountRow(*(await fetch(connection, INSERT_ACCOUNT, parameters))[0])
 
 
 def _first(rows: list[Row]) -> AccountRow | None:

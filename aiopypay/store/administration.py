@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from aiopypay.errors import InvalidRequest
 from aiopypay.statements import Connection, Row, fetch
 from aiopypay.store.users import User
 
@@ -14,19 +15,21 @@ WHERE (%(is_active)s::boolean IS NULL OR is_active = %(is_active)s)
 AND (%(is_admin)s::boolean IS NULL OR is_admin = %(is_admin)s)
 """
 
-COUNT_USERS = "SELECT count(*) FROM users" + _FILTER  # noqa: S608 - words of ours
+# Counting more would take longer than a statement may.
+COUNTED_MAX = 1_000_000
+# What is passed over is read all the same.
+OFFSET_MAX = 100_000
+COUNT_USERS = f"SELECT count(*) FROM (SELECT FROM users {_FILTER} LIMIT {COUNTED_MAX}) AS counted"  # noqa: S608
 
-# By the id in the end, so that each order is one order and no page shows a user twice.
-SELECT_PAGE = (
-    _SELECT + _FILTER + "ORDER BY {column} {direction} NULLS LAST, id {direction} LIMIT %(limit)s OFFSET %(offset)s"
-)
+# By the id in the end, so that each order is one order and no page shows a user twice. Each has its index.
+SELECT_PAGE = _SELECT + _FILTER + "{after} ORDER BY {column}, id {direction} LIMIT %(limit)s OFFSET %(offset)s"
 _COLUMNS: dict[SortBy, str] = {
-    "id": "id",
-    "username": "lower(username)",
-    "created_at": "created_at",
-    "updated_at": "updated_at",
-    "is_admin": "is_admin",
-    "is_active": "is_active",
+    "id": "id {direction}",
+    "username": "lower(username) {direction}",
+    "created_at": "created_at {direction}",
+    "updated_at": "updated_at {direction} NULLS LAST",
+    "is_admin": "is_admin {direction}",
+    "is_active": "is_active {direction}",
 }
 
 SELECT_USER = _SELECT + " WHERE lower(username) = %(username)s"
@@ -43,7 +46,10 @@ RETURNING id, username, full_name, password_hash, is_admin, is_active, deactivat
 
 @dataclass(frozen=True, slots=True)
 class UsersPage:
-    """Which users: filtered where a filter is not None, sorted, and which part of them."""
+    """Which users: filtered where a filter is not None, sorted, and which part of them.
+
+    `after`: only users with a higher id, or a lower one where the sort is descending.
+    """
 
     limit: int
     offset: int
@@ -51,6 +57,7 @@ class UsersPage:
     is_descending: bool
     is_active: bool | None
     is_admin: bool | None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,29 @@ class UserChange:
 
 
 async def list_users(connection: Connection, page: UsersPage) -> tuple[list[User], int]:
-    """Returns the page's users, and how many there are on all pages."""
-    parameters = {"is_active": page.is_active, "is_admin": page.is_admin, "limit": page.limit, "offset": page.offset}
-    direction = "DESC" if page.is_descending else "ASC"
-    rows = await fetch(connection, SELECT_PAGE.format(column=_COLUMNS[page.sort_by], direction=direction), parameters)
-    total = await fetch(connection, COUNT_USERS, parameters)
-    return [User(*row) for row in rows], int(total[0][0])
+    """Returns the page's users, and how many there are on all pages; of more than COUNTED_MAX that there are so many.
+
+    Raises InvalidRequest for an offset above OFFSET_MAX, unless there are fewer users anyway.
+    """
+    parameters = {
+        "is_active": page.is_active,
+        "is_admin": page.is_admin,
+        "limit": page.limit,
+        "offset": page.offset,
+        "after": page.after,
+    }
+    direction, beyond = ("DESC", "<") if page.is_descending else ("ASC", ">")
+    sql = SELECT_PAGE.format(
+        column=_COLUMNS[page.sort_by].format(direction=direction),
+        direction=direction,
+        after="" if page.after is None else f"AND id {beyond} %(after)s",
+    )
+    total: int = (await fetch(connection, COUNT_USERS, parameters))[0][0]
+    if page.offset >= total and total < COUNTED_MAX:
+        return [], total
+    if page.offset > OFFSET_MAX:
+        raise InvalidRequest(f"offset: must be 0 to {OFFSET_MAX}; sorted by id, `after` leads further", field="offset")
+    return [User(*row) for row in await fetch(connection, sql, parameters)], total
 
 
 async def user_named(connection: Connection, username: str) -> User | None:

@@ -16,7 +16,8 @@ CHANGES_MAX = 10_000
 OVERLAP = 10_000
 
 # What committed since the snapshot, so was not visible in it: nothing is missed that commits late, nor read twice. What
-# bears a number of the future was restored from another server.
+# bears a number of the future was restored from another server. Where there is very much, it is not all read: it stands
+# for everything.
 SELECT_CHANGES = Statement(
     "select_changes",
     ("lowest", "seen", "overlap"),
@@ -24,11 +25,16 @@ SELECT_CHANGES = Statement(
 SELECT snapshot.now::text, log.subject, log.row_id
 FROM (SELECT pg_current_snapshot() AS now) AS snapshot
 LEFT JOIN LATERAL (
-    SELECT DISTINCT subject, row_id
-    FROM change_log
-    WHERE xact_id >= $1::xid8 AND xact_id < pg_snapshot_xmax(snapshot.now)
-    AND (NOT pg_visible_in_snapshot(xact_id, $2::pg_snapshot) OR ($3 AND subject <> 'everything'))
-    LIMIT 10001
+    WITH found AS MATERIALIZED (
+        SELECT subject, row_id
+        FROM change_log
+        WHERE xact_id >= $1::xid8 AND xact_id < pg_snapshot_xmax(snapshot.now)
+        AND (NOT pg_visible_in_snapshot(xact_id, $2::pg_snapshot) OR ($3 AND subject <> 'everything'))
+        LIMIT 50001
+    )
+    (SELECT 'everything' AS subject, NULL::bigint AS row_id FROM found OFFSET 50000)
+    UNION ALL
+    (SELECT DISTINCT subject, row_id FROM found LIMIT 10001)
 ) AS log ON TRUE
 """,
 )

@@ -64,11 +64,11 @@ def a_transfer(key: str, amount: str, *, user_id: int, payer: int, payee: int) -
 
 @contextlib.asynccontextmanager
 async def failing(
-    database: Database, kind: type[Exception], *, sqlstate: str | None = None, **options: float
+    database: Database, kind: type[Exception], *seconds: float, sqlstate: str | None = None
 ) -> AsyncIterator[Connection]:
     """A transaction that must fail, with exactly this kind of problem (a CommitInDoubt is no DatabaseUnavailable)."""
     with pytest.raises(kind) as raised:
-        async with database.transaction(**options) as connection:
+        async with database.transaction(*seconds) as connection:
             yield connection
     assert type(raised.value) is kind
     if sqlstate is not None:

@@ -312,7 +312,7 @@ class TestNode(OfNode):
                     with pytest.raises(NotKnownHere):
                         await told
             with pytest.raises(NotKnownHere):
-                await node.stand_in.deputy.read(reading.accounts_of_user, anna.user_id)
+                await node.stand_in.deputy.read(reading.accounts_of_user, anna.user_id, after=0, limit=100)
             assert isinstance(await user(node, carl.username), NotKnownHere)
             assert isinstance(await user(node, "nobody"), NotKnownHere)
             assert isinstance(await user(node, bert.username), User)

@@ -537,7 +537,7 @@ class TestKindsOfFailure:
         self, postgres: PostgresServer, database: Database, end: Literal["kill", "fast", "immediate"]
     ) -> None:
         mark_id, watch = "", Stopwatch()
-        async with failing(database, DatabaseUnavailable, deadline_seconds=20) as connection:
+        async with failing(database, DatabaseUnavailable, 20) as connection:
             mark_id = await mark(connection)
             sleeping = asyncio.create_task(fetch(connection, "SET LOCAL statement_timeout = 0; SELECT pg_sleep(30)"))
             await eventually(lambda: _sleeps(postgres), 2, "the statement runs")
@@ -547,6 +547,19 @@ class TestKindsOfFailure:
         assert watch.seconds < AT_ONCE_SECONDS
         postgres.start()
         assert not is_marked(postgres, mark_id)
+        assert await _works(database, postgres)
+
+    async def test_a_slow_server_is_not_one_that_is_away(self, postgres: PostgresServer, database: Database) -> None:
+        """Each statement has its deadline; one that is too long is cancelled by the server, which speaks first."""
+        async with database.transaction(by_statement=True) as connection:
+            for _ in range(3):
+                await fetch(connection, f"SELECT pg_sleep({DEADLINE_SECONDS / 2})")
+        async with failing(database, DatabaseUnavailable) as connection:
+            for _ in range(3):
+                await fetch(connection, f"SELECT pg_sleep({DEADLINE_SECONDS / 2})")
+        with pytest.raises(DatabaseBusy):
+            async with database.transaction(by_statement=True) as connection:
+                await fetch(connection, "SELECT pg_sleep(30)")
         assert await _works(database, postgres)
 
     async def test_a_frozen_server_is_unavailable_within_the_deadline(

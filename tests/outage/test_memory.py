@@ -11,7 +11,7 @@ import pytest
 
 from aiopypay.database import Database
 from aiopypay.errors import StandInFenced
-from aiopypay.handlers.accounts import _open_once
+from aiopypay.handlers.accounts import open_once
 from aiopypay.stand_in import changes, fill, reading, recovery
 from aiopypay.stand_in.acceptance import SECONDS_DOWN
 from aiopypay.stand_in.changes import UserChanges
@@ -76,7 +76,8 @@ class TestFill:
             generator = random.Random(seed)
 
             async def pay_all_the_time() -> None:
-                while node.stand_in._fill.accounts < MANY:
+                # With those of the superuser.
+                while node.stand_in._fill.accounts < MANY + 3:
                     payer, payee = generator.sample(holders, 2)
                     assert await node.pay(payer, payee, "1") == 200
 
@@ -180,9 +181,9 @@ class TestKeys:
             await eventually(lambda: node.stand_in._fill.done, SOON, "everything is remembered")
             with monkeypatch.context() as patch:
                 patch.setattr(UserChanges, "refresh_soon", lambda _: None)
-                patch.setattr(changes, "_remember_certain", lambda *_: None)
+                patch.setattr(changes, "remember_certain", lambda *_: None)
                 async with node.stand_in.changes.transaction(anna.username) as connection:
-                    await _open_once(connection, _user(anna), "USD", "key")
+                    await open_once(connection, anna.user_id, "USD", "key", 100)
             assert await node.uncertain() == [anna.username]
         async with running(postgres.dsn, directory) as node:
             await node.filled()
@@ -205,7 +206,7 @@ class TestUsers:
             await node.filled()
             with monkeypatch.context() as patch:
                 patch.setattr(UserChanges, "refresh_soon", lambda _: None)
-                patch.setattr(changes, "_remember_certain", lambda *_: None)
+                patch.setattr(changes, "remember_certain", lambda *_: None)
                 async with node.stand_in.changes.transaction(anna.username):
                     await asyncio.to_thread(postgres.execute, DEACTIVATE, anna.user_id)
             assert await node.uncertain() == [anna.username]

@@ -110,7 +110,7 @@ def content(store: Store) -> dict[str, object]:
         "node": store.node_id,
         "settings": [store.setting(name) for name in SETTINGS],
         "accounts": store.accounts(ACCOUNTS),
-        "of user": store.accounts_of_user(2),
+        "of user": store.accounts_of_user(2, 0, 100),
         "users": [(store.user_by_name(name), store.is_uncertain(name)) for name in USER_NAMES],
         "counts": (store.counts(), store.pending_count()),
         "currencies": store.currencies(),

@@ -73,7 +73,7 @@ def test_an_account_whose_currency_is_not_known_is_no_hindrance_to_others(store:
         reading.balance_account(store, 2, "XTS")
     # A list that lacks one would say that there is none.
     with pytest.raises(NotKnownHere):
-        reading.accounts_of_user(store, 2)
+        reading.accounts_of_user(store, 2, after=0, limit=100)
 
 
 def test_a_user_is_told_as_the_database_would(store: Store) -> None:

@@ -125,7 +125,7 @@ def test_what_a_batch_left_is_kept_of_unknown_accounts_too(store: Store) -> None
 def test_accounts_are_found_by_id_and_by_user(filled: Store) -> None:
     assert filled.account(404) is None
     assert list(filled.accounts([3, -1, 404])) == [-1, 3]
-    assert [known.id for known in filled.accounts_of_user(2)] == [0, *range(1, 10)][1:]
+    assert [known.id for known in filled.accounts_of_user(2, 0, 100)] == [0, *range(1, 10)][1:]
     assert filled.account(1) == replace(
         account(1, "90.00", version=2), pending=Decimal("-40.40"), debit=Decimal("40.40")
     )
@@ -172,6 +172,15 @@ def test_what_others_have_changed_is_marked_beside_the_names_of_users(store: Sto
     assert not store.has_changed("users")
     assert store.has_changed("accounts")
     assert store.uncertain() == ["accounts"]
+
+
+def test_so_many_of_the_uncertain_are_told_at_once(store: Store) -> None:
+    with store.transaction(durable=False):
+        for name in ("zoe", "!", "ann"):
+            store.mark_uncertain(name)
+        store.mark_changed([("users", 2)])
+    assert store.uncertain() == ["!", "ann", "zoe"]
+    assert [store.uncertain(limit) for limit in (1, 2, 3)] == [["!"], ["!", "ann"], ["!", "ann", "zoe"]]
 
 
 def test_all_of_a_table_may_have_changed(store: Store) -> None:
