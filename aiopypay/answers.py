@@ -55,9 +55,12 @@ class Traits:
     problems: frozenset[type[Problem]] = frozenset()
     body: type | None = None
     body_types: tuple[str, ...] = (JSON, FORM)
+    # 0: the body is not read.
+    body_bytes_max: int = 0
     query: type | None = None
     authenticated: bool = False
     idempotent: bool = False
+    keyed: bool = False
     offline: bool = False
     database: bool = True
 
@@ -78,8 +81,8 @@ def answers(
 ) -> Callable[[Function], Function]:
     """Declares one answer of a handler, and problems that are its own. It can stand several times.
 
-    Traits: `idempotent=True` where the Idempotency-Key is heeded, `offline=True` where it works without the database,
-    `database=False` where it never asks it.
+    Traits: `idempotent=True` where the Idempotency-Key makes an order, `keyed=True` where it is heeded otherwise,
+    `offline=True` where it works without the database, `database=False` where it never asks it.
     """
     answer = Answer(status, body, media_type, headers, links)
 

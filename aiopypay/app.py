@@ -41,7 +41,7 @@ from aiopypay.stand_in.lifecycle import StandIn
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.store.accounts import accounts_by_id
 from aiopypay.throttling import Throttle
-from aiopypay.tokens import Tokens, signing_secret
+from aiopypay.tokens import Tokens, signing_keys
 
 # Payments have connections of their own: reads that are slow cannot keep them waiting.
 PAYMENT_CONNECTIONS = 3
@@ -105,7 +105,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     payments = Database(settings.database_url, connections=PAYMENT_CONNECTIONS, link=switch)
     others = Database(settings.database_url, connections=OTHER_CONNECTIONS, link=switch)
     passwords = Passwords()
-    tokens = Tokens(signing_secret(settings), settings.token_minutes)
+    tokens = Tokens(signing_keys(settings), settings.token_minutes)
     stand_in = StandIn(settings, others, switch)
     group_commit = GroupCommit(payments, stand_in.deputy, stand_in.writers_lock)
     app[handlers.DATABASE] = others

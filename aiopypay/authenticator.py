@@ -14,7 +14,7 @@ from aiopypay.credentials import VerifiedCredentials
 from aiopypay.database import Database
 from aiopypay.errors import InvalidRequest, NotAuthenticated, Problem, UserDeactivated
 from aiopypay.fields import parse_username
-from aiopypay.passwords import Passwords, Work
+from aiopypay.passwords import Match, Passwords, Work
 from aiopypay.settings import Network
 from aiopypay.shared_reads import SharedReads
 from aiopypay.stand_in.changes import UserChanges
@@ -25,6 +25,9 @@ from aiopypay.tokens import Tokens
 
 _BASIC = re.compile(r"Basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
 _BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+
+# How often a login whose user gets another password meanwhile begins anew.
+LOGIN_ATTEMPTS = 3
 
 logger = logging.getLogger(__name__)
 
@@ -73,24 +76,37 @@ class Authenticator:
         return user
 
     async def log_in(self, request: web.Request, username: str, password: str) -> User:
-        """Returns the user of this name and password. Raises what `authenticate` raises."""
+        """Returns the user of this name and password, as they are after its verification.
+
+        Raises what `authenticate` raises.
+        """
         user = await self._find(username)
-        encoded = self._passwords.nobodys_hash
-        if user is not None and user.password_hash != UNUSABLE_PASSWORD:
-            encoded = user.password_hash
-        if not await self._verify(request, username, encoded, password) or user is None:
-            raise NotAuthenticated("Invalid username or password")
-        _check_active(user)
-        if self._passwords.is_outdated(encoded):
-            return await self._rehashed(user, password)
-        return user
+        for _ in range(LOGIN_ATTEMPTS):
+            match = await self._match(request, username, user, password)
+            if not match or user is None:
+                break
+            verified, user = user, await self._find(username)
+            # argon2 and its queue took their time.
+            if user is not None and user.password_hash == verified.password_hash:
+                _check_active(user)
+                if match is Match.AS_TYPED or self._passwords.is_outdated(user.password_hash):
+                    return await self._rehashed(user, password)
+                return user
+        raise NotAuthenticated("Invalid username or password")
 
     async def matches(self, request: web.Request, user: User, password: str) -> bool:
         """Tells whether this is the user's password. Raises TooManyRequests, Overloaded."""
-        return await self._verify(request, user.username, user.password_hash, password)
+        return bool(await self._match(request, user.username, user, password))
 
-    async def _verify(self, request: web.Request, username: str, encoded: str, password: str) -> bool:
+    async def is_unchanged(self, user: User) -> bool:
+        """Tells whether the user is still all that they were. Raises what reading them raises."""
+        return await self._users.get(user.username.lower()) == user
+
+    async def _match(self, request: web.Request, username: str, user: User | None, password: str) -> Match:
         address = throttled_address(request, self._trusted_proxies)
+        encoded = UNUSABLE_PASSWORD if user is None else user.password_hash
+        if encoded == UNUSABLE_PASSWORD:
+            encoded = self._passwords.nobodys_hash
         async with refused_slowly():
             return await self._verified.verify(username, encoded, password, address)
 

@@ -94,7 +94,9 @@ def bulk_data(handler: Handler) -> Handler:
             read = _from_csv if request.content_type == CSV else _from_json
             return await handler(request, user, await read(text, query.mode, slices))
 
-    return add_traits(read_bulk, body=BulkForm, body_types=(JSON, CSV), problems=BODY_PROBLEMS)
+    return add_traits(
+        read_bulk, body=BulkForm, body_types=(JSON, CSV), body_bytes_max=BODY_BYTES_MAX, problems=BODY_PROBLEMS
+    )
 
 
 async def _from_json(text: str, mode: Mode | None, slices: Slices) -> Bulk:

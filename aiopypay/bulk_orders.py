@@ -27,7 +27,7 @@ from aiopypay.random_ids import uuid7
 from aiopypay.slices import Slices
 from aiopypay.stand_in.acceptance import Answer
 from aiopypay.transfer_orders import NO_CONTENT, BulkTransferForm, content_of, order_of
-from aiopypay.units import RequestKey, Unit
+from aiopypay.units import Authority, RequestKey, Unit
 
 # Without the database: what is about a transfer and its accounts, however many of a bulk have it.
 _OF_A_TRANSFER = (NotKnownHere, OfflineAmountCap, OfflineDebitCap)
@@ -36,7 +36,15 @@ _OF_A_TRANSFER = (NotKnownHere, OfflineAmountCap, OfflineDebitCap)
 Placed = Sequence[BulkTransferForm | Problem]
 
 
-async def unit_of(bulk: Bulk, placed: Placed, user_id: int, key: str | None, slices: Slices) -> Unit:
+async def unit_of(
+    bulk: Bulk,
+    placed: Placed,
+    user_id: int,
+    key: str | None,
+    slices: Slices,
+    *,
+    authority: Authority | None = None,
+) -> Unit:
     """Returns the orders of what is `placed`. `key` is the Idempotency-Key of the request.
 
     Raises, where all are to be booked or nothing, the problem of the first that cannot be.
@@ -45,7 +53,7 @@ async def unit_of(bulk: Bulk, placed: Placed, user_id: int, key: str | None, sli
         _check_all(bulk, placed)
     placing = await slices.do(lambda: _Placing(bulk, user_id, key))
     forms = [(form, place) for place, form in enumerate(placed) if not isinstance(form, Problem)]
-    return Unit(await slices.map(lambda form: placing.order(*form), forms), placing.request_key)
+    return Unit(await slices.map(lambda form: placing.order(*form), forms), placing.request_key, authority)
 
 
 def answers_of(bulk: Bulk, placed: Placed, answers: Sequence[Answer]) -> list[Answer]:

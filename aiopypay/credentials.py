@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 
 from aiopypay.newest import Newest
-from aiopypay.passwords import Passwords, Work
+from aiopypay.password_rules import normalised
+from aiopypay.passwords import Match, Passwords, Work
 from aiopypay.throttling import Throttle
 
 REMEMBERED_SECONDS = 300.0
@@ -38,16 +39,16 @@ class VerifiedCredentials:
         self._key = secrets.token_bytes(32)
         self._expiries: Newest[bytes, float] = Newest(REMEMBERED_MAX)
         self._headers: Newest[bytes, KnownHeader] = Newest(REMEMBERED_MAX)
-        self._running: dict[bytes, asyncio.Task[bool]] = {}
+        self._running: dict[bytes, asyncio.Task[Match]] = {}
 
-    async def verify(self, username: str, encoded: str, password: str, address: str = "") -> bool:
+    async def verify(self, username: str, encoded: str, password: str, address: str = "") -> Match:
         """Tells whether `password` matches the stored hash. Concurrent calls for the same share one verification.
 
         What is remembered is answered at once; failures are throttled. Raises Overloaded, TooManyRequests.
         """
         digest = self._digest(username, encoded, password, address)
         if self._remembers(digest):
-            return True
+            return Match.YES
         task = self._running.get(digest)
         if task is None:
             task = asyncio.create_task(self._verify(digest, username, encoded, password, address))
@@ -73,17 +74,18 @@ class VerifiedCredentials:
         return hashlib.blake2b(message, key=self._key, digest_size=32).digest()
 
     def _digest(self, username: str, encoded: str, password: str, address: str) -> bytes:
-        parts = [part.encode() for part in (username, encoded, password, address)]
+        parts = [part.encode() for part in (username, encoded, normalised(password), address)]
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._key, message, "sha256")
 
     def _remembers(self, digest: bytes) -> bool:
         return (self._expiries.get(digest) or 0.0) > time.monotonic()
 
-    async def _verify(self, digest: bytes, username: str, encoded: str, password: str, address: str) -> bool:
+    async def _verify(self, digest: bytes, username: str, encoded: str, password: str, address: str) -> Match:
         with self._throttle.attempt(username, address) as attempt:
             work = Work.KNOWN_LOGIN if attempt.is_known else Work.LOGIN
-            matches = attempt.succeeded = await self._passwords.verify(encoded, password, work, address)
-        if matches:
+            match = await self._passwords.verify(encoded, password, work, address)
+            attempt.succeeded = bool(match)
+        if match:
             self._expiries.set(digest, time.monotonic() + REMEMBERED_SECONDS)
-        return matches
+        return match

@@ -21,6 +21,8 @@ class Problem(Exception):
     retry_after_seconds: int | None = None
     # Of the order that it is about, where that can be read.
     location: str | None = None
+    # The code that OAuth has for it (RFC 6749, 5.2), where a token was asked for.
+    error: str | None = None
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -46,6 +48,8 @@ class Problem(Exception):
             members["field"] = self.field
         if self.index is not None:
             members["index"] = self.index
+        if self.error is not None:
+            members["error"] = self.error
         return members
 
 
@@ -62,6 +66,12 @@ class InvalidRequest(Problem):
     """A missing, repeated, unknown or malformed part of the request; `field` names it."""
 
     status, slug, title = 400, "invalid-request", "Invalid request"
+
+
+class UnsupportedGrantType(InvalidRequest):
+    """A token is given for a name and a password, and for nothing else."""
+
+    slug, title = "unsupported-grant-type", "Unsupported grant type"
 
 
 class UnknownAccount(InvalidRequest):
@@ -248,6 +258,19 @@ class TooManyRequests(Problem):
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AccessChanged(Problem):
+    """The caller is not who they were when they were judged: another password, another role, deactivated.
+
+    Nothing was done; they are judged anew, and hear of it only where that finds no end.
+    """
+
+    status, slug, title = 503, "access-changed", "Access changed"
+    retry_after_seconds = 1
+
+    def __init__(self, detail: str = "Your access was changed while this waited. Nothing was done; try again.") -> None:
+        super().__init__(detail)
 
 
 class Overloaded(Problem):

@@ -7,6 +7,7 @@ import re
 from typing import Literal
 
 from aiopypay.parsers import Number, takes
+from aiopypay.password_rules import normalised
 
 LARGEST_ID = 2**63 - 1
 MAX_COMMENT_CHARACTERS = 255
@@ -72,17 +73,19 @@ def parse_username(text: str) -> str:
         "format": "password",
         "maxLength": MAX_PASSWORD_CHARACTERS,
         "pattern": r"^[^\x00-\x1f\x7f]*$",
-        "description": "How short a new one may be is a setting, by default 8 characters.",
+        "description": "How short a new one may be is a setting, by default 8 characters. The 10 000 most common ones "
+        "and the user's own name are refused.",
         "examples": ["correct horse"],
     }
 )
 def parse_password(text: str) -> str:
-    """Text of at most 256 characters without control characters (RFC 7617). The shortest is a setting."""
+    """A new password, normalised: of at most 256 characters, none of control (RFC 7617). The shortest is a setting."""
+    text = normalised(parse_text(text))
     if len(text) > MAX_PASSWORD_CHARACTERS:
         raise ValueError(f"must be at most {MAX_PASSWORD_CHARACTERS} characters long")
     if any(character < " " or character == "\x7f" for character in text):
         raise ValueError("must not contain control characters")
-    return parse_text(text)
+    return text
 
 
 @takes(
@@ -116,6 +119,12 @@ def parse_flag(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("must be true or false")
     return text == "true"
+
+
+@takes({"type": "string", "pattern": "^(?:password)?$", "examples": ["password"]})
+def parse_grant_type(text: str) -> str:
+    """Text; what it must be has a problem of its own."""
+    return parse_text(text)
 
 
 @takes({"type": "string"}, json=_SCALAR)

@@ -1,7 +1,7 @@
 """@form_data and @query_string: a request becomes a dataclass, or a 400 that names the field.
 
 A form is a dataclass whose fields are declared with `form_field`. Values are parsed from their raw text, so a
-number in JSON never passes through a float.
+number in JSON never passes through a float. What is no field of it is refused, unless it says IGNORES_OTHERS.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from aiopypay.parsers import Number, Parser
 BODY_BYTES_MAX = 16 * 1024
 BODY_SECONDS = 10
 BODY_PROBLEMS = InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType
+
+BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 
 Form = TypeVar("Form")
 Handler = Callable[..., Awaitable[web.StreamResponse]]
@@ -54,7 +56,7 @@ def form_data(form: type[Form]) -> Callable[[Handler], Handler]:
         async def read_form(request: web.Request, *args: Any) -> web.StreamResponse:
             return await handler(request, *args, build(form, await _body_pairs(request)))
 
-        return add_traits(read_form, body=form, problems=BODY_PROBLEMS)
+        return add_traits(read_form, body=form, body_bytes_max=BODY_BYTES_MAX, problems=BODY_PROBLEMS)
 
     return decorate
 
@@ -78,6 +80,8 @@ def build(form: type[Form], pairs: Pairs) -> Form:
     values: dict[str, Any] = {}
     for name, raw in pairs:
         if name not in fields:
+            if ignores_others(form):
+                continue
             raise InvalidRequest(f"{shown(name)}: is not a field of this request", field=shown(name))
         field = fields[name]
         if field.name in values:
@@ -94,6 +98,11 @@ def build(form: type[Form], pairs: Pairs) -> Form:
 def fields_of(form: Hashable) -> dict[str, "dataclasses.Field[Any]"]:
     """Returns the fields of a form by the names that they have in requests."""
     return {field.metadata["name"]: field for field in dataclasses.fields(form)}  # type: ignore[arg-type]
+
+
+def ignores_others(form: type) -> bool:
+    """Tells whether a form takes, and does not look at, what is no field of it."""
+    return getattr(form, "IGNORES_OTHERS", False)
 
 
 def _parsed(name: str, field: "dataclasses.Field[Any]", raw: Any) -> Any:
@@ -130,7 +139,16 @@ async def body_text(request: web.Request, bytes_max: int, media_types: Sequence[
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """Returns the body. Raises PayloadTooLarge, RequestTimeout, UnsupportedMediaType, InvalidRequest (cut short)."""
+    """Returns the body, however often it is asked for.
+
+    Raises PayloadTooLarge, RequestTimeout, UnsupportedMediaType, InvalidRequest (cut short).
+    """
+    if BODY not in request:
+        request[BODY] = await _read_body(request, bytes_max)
+    return request[BODY]
+
+
+async def _read_body(request: web.Request, bytes_max: int) -> bytes:
     if "Content-Encoding" in request.headers:
         # A compressed body that is cut short is not noticed: an amount of 100 could become 10.
         raise UnsupportedMediaType("Content-Encoding: bodies are taken uncompressed", field="Content-Encoding")

@@ -21,6 +21,7 @@ from uuid import UUID
 from aiopypay.batches import Batcher
 from aiopypay.database import Database
 from aiopypay.errors import (
+    AccessChanged,
     CommitInDoubt,
     DatabaseBusy,
     DatabaseUnavailable,
@@ -38,7 +39,7 @@ from aiopypay.stand_in.records import Entry
 from aiopypay.store.keys import reused_keys
 from aiopypay.store.moments import Step
 from aiopypay.store.orders import Judgement, OrderRecord, book_plans, judge_orders, lockable_accounts
-from aiopypay.units import RequestKey, Round, Unit, halves, unlocked
+from aiopypay.units import Authority, RequestKey, Round, Unit, halves, unlocked
 
 BATCH_SIZE = 200
 # Orders, of which a bulk may have a thousand.
@@ -46,6 +47,8 @@ QUEUE_SIZE = 20_000
 ATTEMPTS = 3
 # Each is a transaction, and nobody is answered before the last. More than a few is abuse of a key.
 ROUNDS_MAX = 50
+# Whose orders have waited longer for their batch than this is looked at again.
+AUTHORITY_SECONDS = 1.0
 # How long a batch may keep trying a database that is there but busy.
 BUSY_SECONDS = 1.0
 
@@ -73,13 +76,14 @@ class GroupCommit:
             join=lambda parts: list(chain.from_iterable(parts)),
         )
 
-    async def post(self, order: TransferOrder) -> OrderRecord | Entry:
+    async def post(self, order: TransferOrder, authority: Authority | None = None) -> OrderRecord | Entry:
         """Returns the order as it was booked, now or before, or the journal's entry where the database is away.
 
         Raises what the ledger rule raises, IdempotencyKeyReused, OrderRefused, Overloaded, DatabaseBusy, and the
-        kinds of DatabaseUnavailable: what the node cannot stand in for.
+        kinds of DatabaseUnavailable: what the node cannot stand in for. Raises AccessChanged where the authority does
+        not hold any more; then nothing is booked.
         """
-        [answer] = await self._batches.submit(Unit((order,)))
+        [answer] = await self._batches.submit(Unit((order,), authority=authority))
         if isinstance(answer, Problem):
             raise answer
         return answer
@@ -88,7 +92,8 @@ class GroupCommit:
         """Returns one answer an order, in order: what `post` returns or raises. A group is judged in one transaction.
 
         Where the key of the whole request was used before, with another content, nothing is booked, and each order's
-        answer is RequestKeyReused. Raises Overloaded.
+        answer is RequestKeyReused. Raises Overloaded, and where the unit's authority does not hold any more, or cannot
+        be looked up, AccessChanged or why.
         """
         return await self._batches.submit(unit)
 
@@ -103,16 +108,21 @@ class GroupCommit:
         """Waits until every order submitted so far has its answer."""
         await self._batches.drain()
 
-    async def _run(self, units: Sequence[Unit]) -> list[list[Answer]]:
+    async def _run(self, units: Sequence[Unit]) -> list[list[Answer] | Exception]:
         """Requests with one key and content are one request, however many of them wait."""
         distinct: dict[object, Unit] = {}
-        for unit in units:
-            distinct.setdefault(unit.identity, unit)
         async with self._lock:
+            lapsed = await _lapsed(units)
+            for place, unit in enumerate(units):
+                if place not in lapsed:
+                    distinct.setdefault(unit.identity, unit)
             judged = dict(zip(distinct, await self._judge(list(distinct.values())), strict=True))
         if len(distinct) == len(units):
-            return list(judged.values())
-        return [[copy.copy(answer) for answer in judged[unit.identity]] for unit in units]
+            return [*judged.values()]
+        return [
+            _told(unit, lapsed[place]) if place in lapsed else [copy.copy(answer) for answer in judged[unit.identity]]
+            for place, unit in enumerate(units)
+        ]
 
     async def _judge(self, units: Sequence[Unit]) -> list[list[Answer]]:
         """What cannot be judged side by side is judged in another round, which finds what this one has booked.
@@ -268,6 +278,34 @@ class GroupCommit:
         if records:
             self._deputy.record(accounts, list(records.values()), step)
         return _in_order(orders, {**judgement.replays(orders), **records})
+
+
+def _told(unit: Unit, problem: Problem) -> list[Answer] | Exception:
+    """To the whole request, if nothing of it is booked: it may begin anew. To each order of the rest of one."""
+    return [copy.copy(problem) for _ in unit.orders] if unit.is_rest else problem
+
+
+async def _lapsed(units: Sequence[Unit]) -> dict[int, Problem]:
+    """Returns why units are not to be judged, by their place: those that waited for long, and whose callers changed.
+
+    Where nobody waited this costs nothing; the reads of one batch share a statement.
+    """
+    judged_before = time.monotonic() - AUTHORITY_SECONDS
+    waited = {
+        place: unit.authority
+        for place, unit in enumerate(units)
+        if unit.authority is not None and unit.authority.judged_at < judged_before
+    }
+    if not waited:
+        return {}
+    held = await asyncio.gather(*(authority.holds() for authority in waited.values()), return_exceptions=True)
+    problems: dict[int, Problem] = {}
+    for place, holds in zip(waited, held, strict=True):
+        if isinstance(holds, Problem):
+            problems[place] = holds
+        elif holds is not True:
+            problems[place] = AccessChanged()
+    return problems
 
 
 def _in_order(orders: Sequence[TransferOrder], answers: Mapping[UUID, Answer]) -> list[Answer]:

@@ -60,7 +60,8 @@ class Settings:
     `database_url` is a libpq DSN (URL or keywords); None means the embedded PostgreSQL under `data_dir`.
     `migration_url` is the same for the role that migrates; None where the service's role does it.
     `signup_credit` maps currency ids to the amount that a new user's account opens with. A user's balance is their
-    first account in `base_currency`. `secret_key` signs tokens; None means one generated under `data_dir`.
+    first account in `base_currency`. `secret_key` signs tokens (`split_keys`: it may be several); None means one
+    generated under `data_dir`.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -275,10 +276,18 @@ def _base_currency(values: Mapping[str, str]) -> str:
 def _secret_key(values: Mapping[str, str]) -> str | None:
     name = "APP_SECRET_KEY"
     key = values.get(name)
-    if key is not None and len(key.encode()) < SECRET_BYTES_MIN:
-        problem = f"must have at least {SECRET_BYTES_MIN} bytes, and has {len(key.encode())}"
+    shortest = SECRET_BYTES_MIN if key is None else min(map(len, split_keys(key)))
+    if shortest < SECRET_BYTES_MIN:
+        problem = (
+            f"must have at least {SECRET_BYTES_MIN} bytes (of several keys, between commas, each), and has {shortest}"
+        )
         raise SettingsError(name, problem, "$(openssl rand -hex 32)")
     return key
+
+
+def split_keys(text: str) -> list[bytes]:
+    """Returns the keys that a secret is made of, with commas between them: the first signs, the others verify too."""
+    return [key.strip().encode() for key in text.split(",")] if "," in text else [text.encode()]
 
 
 def _trusted_proxies(values: Mapping[str, str]) -> tuple[Network, ...]:

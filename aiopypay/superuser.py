@@ -3,13 +3,16 @@
 import logging
 
 from aiopypay.database import Database
+from aiopypay.errors import StartError
 from aiopypay.generated import generated_secret
 from aiopypay.ledger import SUPERUSER_ID
+from aiopypay.password_rules import normalised, problem_of
 from aiopypay.passwords import Passwords
 from aiopypay.settings import Settings
 from aiopypay.store.change_log import log_for_nodes
 from aiopypay.store.users import UNUSABLE_PASSWORD, password_hash_of, replace_password_hash
 
+SUPERUSER = "superuser"
 FILE_NAME = "superuser-password"
 GENERATED_BYTES = 18
 
@@ -29,7 +32,7 @@ async def ensure_password(settings: Settings) -> None:
         async with database.transaction() as connection:
             if await password_hash_of(connection, SUPERUSER_ID) != UNUSABLE_PASSWORD:
                 return
-        password = settings.superuser_password or generated_secret(settings.data_dir / FILE_NAME, GENERATED_BYTES)
+        password = _chosen(settings) or generated_secret(settings.data_dir / FILE_NAME, GENERATED_BYTES)
         encoded = await passwords.hash(password)
         async with database.transaction() as connection:
             # Not by a node that remembers what it does.
@@ -40,3 +43,12 @@ async def ensure_password(settings: Settings) -> None:
         database.close()
     if settings.superuser_password is None:
         logger.warning("The superuser's password is in %s", settings.data_dir / FILE_NAME)
+
+
+def _chosen(settings: Settings) -> str | None:
+    """Returns the setting's password. It is judged when it counts: a later start does not stop over it."""
+    password = settings.superuser_password
+    problem = password and problem_of(normalised(password), SUPERUSER, settings.password_min_length)
+    if problem:
+        raise StartError(f"APP_SUPERUSER_PASSWORD {problem}")
+    return password

@@ -1,7 +1,7 @@
 """What the writer takes as one: an order, or all those of a bulk; and how a batch of them is taken apart. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
 from uuid import UUID
@@ -32,6 +32,14 @@ class RequestKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Authority:
+    """That the caller may order this, as it was judged at a time (monotonic). `holds` tells whether it is still so."""
+
+    judged_at: float
+    holds: Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Orders that are judged in their order: in one batch where they have a group, or where nobody else waits.
 
@@ -40,6 +48,9 @@ class Unit:
 
     orders: Sequence[TransferOrder]
     key: RequestKey | None = None
+    authority: Authority | None = field(default=None, compare=False)
+    # Others of the request were judged before, and may be booked.
+    is_rest: bool = field(default=False, compare=False)
 
     @property
     def identity(self) -> object:
@@ -57,7 +68,8 @@ class Unit:
         """Returns its first orders, so many, and the rest, to be judged later; None where they are booked together."""
         if self.orders[0].group is not None:
             return None
-        return Unit(self.orders[:size], self.key), Unit(self.orders[size:], self.key)
+        first = Unit(self.orders[:size], self.key, self.authority, self.is_rest)
+        return first, Unit(self.orders[size:], self.key, self.authority, is_rest=True)
 
 
 class Round:

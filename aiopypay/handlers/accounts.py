@@ -20,7 +20,7 @@ from aiopypay.statements import Connection
 from aiopypay.store.accounts import AccountRow, account_opened_by, accounts_of_user, open_account
 from aiopypay.store.keys import reused_keys
 from aiopypay.store.orders import claim_key, find_orders
-from aiopypay.store.users import User
+from aiopypay.store.users import User, lock_caller
 from aiopypay.units import RequestKey
 
 routes = web.RouteTableDef()
@@ -87,6 +87,7 @@ async def post_account(request: web.Request, user: User, _: NoForm) -> web.Respo
     currency_id = request.match_info["currency_id"]
     accounts_max = request.app[SETTINGS].accounts_per_user_max
     async with request.app[STAND_IN].changes.transaction(user.username) as connection:
+        await lock_caller(connection, user)
         if key is None:
             opened = await open_account(connection, user.id, currency_id, None, accounts_max)
         else:

@@ -18,7 +18,7 @@ from aiopypay.parsers import takes
 from aiopypay.passwords import Work
 from aiopypay.representations import PersonBody, json_response, person_body
 from aiopypay.store.administration import SortBy, UserChange, UsersPage, change_user, list_users, user_named
-from aiopypay.store.users import User
+from aiopypay.store.users import User, lock_caller
 
 routes = web.RouteTableDef()
 
@@ -104,8 +104,8 @@ async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> 
         raise OwnAccess("You cannot deactivate or demote yourself")
     password_hash = None
     if form.password is not None:
-        password_hash = await hashed(request, form.password, Work.CHANGE, user.username)
-    changed = await _change(request, username, UserChange(password_hash, form.is_active, form.is_admin))
+        password_hash = await hashed(request, username, form.password, Work.CHANGE, user.username)
+    changed = await _change(request, user, username, UserChange(password_hash, form.is_active, form.is_admin))
     return json_response(person_body(changed))
 
 
@@ -117,12 +117,13 @@ async def delete_user(request: web.Request, user: User) -> web.Response:
     username = _username(request)
     if _is_same(username, user):
         raise OwnAccess("You cannot deactivate yourself")
-    await _change(request, username, UserChange(is_active=False))
+    await _change(request, user, username, UserChange(is_active=False))
     return web.Response(status=204)
 
 
-async def _change(request: web.Request, username: str, change: UserChange) -> User:
+async def _change(request: web.Request, caller: User, username: str, change: UserChange) -> User:
     async with request.app[STAND_IN].changes.transaction(username) as connection:
+        await lock_caller(connection, caller)
         return _known(await change_user(connection, username, change))
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from aiopypay.answers import LOCATION, Link, answers
-from aiopypay.auth import authenticated
+from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.errors import Forbidden, InsufficientFunds, InvalidRequest, NotFound, UnknownAccount
 from aiopypay.fields import parse_id
 from aiopypay.forms import form_data, form_field
@@ -117,7 +117,7 @@ async def post_balance(request: web.Request, user: User, form: BalanceForm) -> w
         # Only the writer can tell: a first attempt may still be under way there.
         order = replace(order, account_user_id=NOBODY)
     try:
-        answer = await request.app[GROUP_COMMIT].post(order)
+        answer = await request.app[GROUP_COMMIT].post(order, request[AUTHORITY])
     except (Forbidden, InvalidRequest) as refusal:
         raise forbidden or refusal from None
     except InsufficientFunds as refusal:

@@ -3,8 +3,9 @@
 What happens to the orders of a bulk where something ends it in between, from await to await:
 
 - while the body is read or the caller is authenticated: nothing was placed;
-- while it waits for its turn: where the process dies, nothing was placed; a caller that goes away changes nothing,
-  for handlers are not cancelled when clients disconnect, and at a shutdown what was submitted is finished;
+- while it waits for its turn, and its caller is looked at again: where the process dies, nothing was placed; a caller
+  that goes away changes nothing, for handlers are not cancelled when clients disconnect, and at a shutdown what was
+  submitted is finished;
 - while its key is looked up, under the writer's lock: nothing was placed; without the database the node's own store
   is asked;
 - from there on it is a batch of the writer like any other (`group_commit.py`): before COMMIT nothing is booked, and its
@@ -17,7 +18,7 @@ A retry under the same keys tells in each case what became of it.
 from aiohttp import web
 
 from aiopypay.answers import answers
-from aiopypay.auth import authenticated
+from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.bulk_bodies import Bulk, BulkQuery, bulk_data
 from aiopypay.bulk_orders import answers_of, placed_of, unit_of
 from aiopypay.errors import (
@@ -62,7 +63,7 @@ async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Re
     """
     slices, request_id = request.app[SLICES], request[REQUEST_ID]
     placed = await placed_of(bulk, slices)
-    unit = await unit_of(bulk, placed, user.id, idempotency_key(request), slices)
+    unit = await unit_of(bulk, placed, user.id, idempotency_key(request), slices, authority=request[AUTHORITY])
     told = answers_of(bulk, placed, await request.app[GROUP_COMMIT].post_all(unit) if unit.orders else [])
     results = await slices.map(lambda answer: _result(answer, request_id), told)
     return await slices.do(lambda: money_response(request, results))

@@ -16,7 +16,7 @@ from aiopypay.representations import CurrencyBody, currency_body, json_response
 from aiopypay.stand_in import reading
 from aiopypay.store.accounts import CurrencyRow, currencies
 from aiopypay.store.currencies import add_currency, change_currency
-from aiopypay.store.users import User
+from aiopypay.store.users import User, lock_caller
 
 routes = web.RouteTableDef()
 
@@ -51,10 +51,11 @@ async def list_currencies(request: web.Request) -> web.Response:
 @answers(201, CurrencyBody, problems=[CurrencyExists, TooManyCurrencies])
 @authenticated(admin=True)
 @form_data(CurrencyForm)
-async def post_currency(request: web.Request, user: User, form: CurrencyForm) -> web.Response:  # noqa: ARG001
+async def post_currency(request: web.Request, user: User, form: CurrencyForm) -> web.Response:
     """A new currency, with the superuser's and the external account. Users open theirs."""
     wanted = CurrencyRow(form.id, form.description, form.commission, form.decimals)
     async with request.app[STAND_IN].rates.transaction() as connection:
+        await lock_caller(connection, user)
         added = await add_currency(connection, wanted, request.app[SETTINGS].accounts_per_user_max)
         if added is None:
             raise CurrencyExists(f"id: there is a currency {form.id} already", field="id")
@@ -65,10 +66,11 @@ async def post_currency(request: web.Request, user: User, form: CurrencyForm) ->
 @answers(200, CurrencyBody)
 @authenticated(admin=True)
 @form_data(CurrencyChangeForm)
-async def patch_currency(request: web.Request, user: User, form: CurrencyChangeForm) -> web.Response:  # noqa: ARG001
+async def patch_currency(request: web.Request, user: User, form: CurrencyChangeForm) -> web.Response:
     """Changes a currency. A new rate holds for orders accepted from then on."""
     currency_id = request.match_info["currency_id"]
     async with request.app[STAND_IN].rates.transaction() as connection:
+        await lock_caller(connection, user)
         changed = await change_currency(connection, currency_id, form.description, form.commission)
         if changed is None:
             raise NotFound(f"There is no currency {currency_id}")

@@ -14,7 +14,7 @@ from aiopypay.handlers import STAND_IN
 from aiopypay.handlers.registration import hashed
 from aiopypay.passwords import Work
 from aiopypay.representations import PersonBody, json_response, person_body
-from aiopypay.store.users import User, replace_password_hash
+from aiopypay.store.users import User, lock_caller, replace_password_hash
 
 routes = web.RouteTableDef()
 
@@ -42,14 +42,9 @@ async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG
 async def patch_me(request: web.Request, user: User, form: OwnPasswordForm) -> web.Response:
     """Changes the caller's password. The old one, and every token, end with it."""
     if not await request.app[AUTHENTICATOR].matches(request, user, form.current_password):
-        raise _wrong_password()
-    password_hash = await hashed(request, form.password, Work.CHANGE, user.username)
+        raise WrongPassword("current_password: is not your password", field="current_password")
+    password_hash = await hashed(request, user.username, form.password, Work.CHANGE, user.username)
     async with request.app[STAND_IN].changes.transaction(user.username) as connection:
-        # Somebody who changed it in between knew the password too, and was first.
-        if not await replace_password_hash(connection, user.id, user.password_hash, password_hash):
-            raise _wrong_password()
+        await lock_caller(connection, user)
+        await replace_password_hash(connection, user.id, user.password_hash, password_hash)
     return json_response(person_body(replace(user, password_hash=password_hash)))
-
-
-def _wrong_password() -> WrongPassword:
-    return WrongPassword("current_password: is not your password", field="current_password")

@@ -1,18 +1,27 @@
 """The entrance of client-transactions-api: what this service is, registration, bearer tokens."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from functools import wraps
+from typing import Annotated, ClassVar
 
 import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
 from aiopypay.answers import answers
-from aiopypay.auth import AUTHENTICATOR
+from aiopypay.auth import AUTHENTICATOR, Endpoint
 from aiopypay.client_address import client_address
-from aiopypay.errors import NotAuthenticated, TooManyRequests, UserDeactivated, UsernameTaken
-from aiopypay.fields import parse_ignored, parse_password, parse_text, parse_username
+from aiopypay.errors import (
+    NotAuthenticated,
+    Problem,
+    TooManyRequests,
+    UnsupportedGrantType,
+    UserDeactivated,
+    UsernameTaken,
+)
+from aiopypay.fields import parse_grant_type, parse_ignored, parse_password, parse_text, parse_username
 from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import SETTINGS, TOKENS
 from aiopypay.handlers.registration import register
@@ -21,6 +30,7 @@ from aiopypay.representations import Time, json_response
 routes = web.RouteTableDef()
 
 FULL_NAME = "Unknown"
+PASSWORD_GRANT = "password"
 
 
 class IndexBody(msgspec.Struct):
@@ -57,14 +67,41 @@ class RegistrationForm:
 
 @dataclass(frozen=True, slots=True)
 class TokenForm:
-    """OAuth2's password form (RFC 6749, 4.3.2); of the optional fields nothing is needed."""
+    """OAuth2's password form (RFC 6749, 4.3.2); of the optional fields nothing is needed, others are not looked at."""
+
+    IGNORES_OTHERS: ClassVar[bool] = True
 
     username: str = form_field("username", parse_text)
     password: str = form_field("password", parse_text)
-    grant_type: str | None = form_field("grant_type", parse_ignored, default=None)
+    grant_type: str | None = form_field("grant_type", parse_grant_type, default=None)
     scope: str | None = form_field("scope", parse_ignored, default=None)
     client_id: str | None = form_field("client_id", parse_ignored, default=None)
     client_secret: str | None = form_field("client_secret", parse_ignored, default=None)
+
+
+def oauth_errors(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Endpoint:
+    """Adds to problems the member `error` that clients of OAuth look for (RFC 6749, 5.2)."""
+
+    @wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Problem as problem:
+            problem.error = _oauth_error(problem)
+            raise
+
+    return answer
+
+
+def _oauth_error(problem: Problem) -> str:
+    if isinstance(problem, NotAuthenticated | UserDeactivated):
+        return "invalid_grant"
+    if isinstance(problem, UnsupportedGrantType):
+        return "unsupported_grant_type"
+    if problem.status in (429, 503):
+        # Of RFC 6749's 4.1.2.1: for the token endpoint it has none.
+        return "temporarily_unavailable"
+    return "server_error" if problem.status >= 500 else "invalid_request"
 
 
 @routes.get("/api/")
@@ -76,7 +113,7 @@ async def get_index(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/auth/register")
-@answers(201, RegisteredBody, problems=[UsernameTaken, TooManyRequests])
+@answers(201, RegisteredBody, problems=[UsernameTaken, TooManyRequests], keyed=True)
 @form_data(RegistrationForm)
 async def post_registration(request: web.Request, form: RegistrationForm) -> web.Response:
     """Registers a user, as POST /users does."""
@@ -85,10 +122,19 @@ async def post_registration(request: web.Request, form: RegistrationForm) -> web
 
 
 @routes.post("/api/auth/token")
-@answers(200, TokenBody, offline=True, problems=[NotAuthenticated, UserDeactivated, TooManyRequests])
+@answers(
+    200,
+    TokenBody,
+    offline=True,
+    problems=[NotAuthenticated, UnsupportedGrantType, UserDeactivated, TooManyRequests],
+)
+@oauth_errors
 @form_data(TokenForm)
 async def post_token(request: web.Request, form: TokenForm) -> web.Response:
     """A token for a name and a password; also without the database, for users known to this node."""
+    if form.grant_type not in (None, "", PASSWORD_GRANT):
+        raise UnsupportedGrantType(f"grant_type: must be {PASSWORD_GRANT}, or left out", field="grant_type")
     user = await request.app[AUTHENTICATOR].log_in(request, form.username, form.password)
     tokens = request.app[TOKENS]
-    return json_response(TokenBody(tokens.issue(user), "bearer", tokens.seconds))
+    body = TokenBody(tokens.issue(user), "bearer", tokens.seconds)
+    return json_response(body, headers={"Pragma": "no-cache"})

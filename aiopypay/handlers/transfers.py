@@ -6,7 +6,7 @@ from uuid import UUID
 from aiohttp import web
 
 from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers
-from aiopypay.auth import authenticated
+from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.errors import (
     CurrencyMismatch,
     Forbidden,
@@ -61,7 +61,7 @@ async def post_transfer(request: web.Request, user: User, form: TransferForm) ->
     key = idempotency_key(request)
     content = NO_CONTENT if key is None else content_of(form)
     order = order_of(form, user.id, order_id=order_id(user.id, key), content=content, key=key)
-    answer = await request.app[GROUP_COMMIT].post(order)
+    answer = await request.app[GROUP_COMMIT].post(order, request[AUTHORITY])
     if isinstance(answer, OrderRecord):
         return _receipt(request, user, answer.id, receipt_body(answer), 200)
     return _receipt(request, user, answer.order.id, pending_body(record_of(answer)), 202)

@@ -28,10 +28,14 @@ class UserForm:
     201,
     UserBody,
     problems=[UsernameTaken, TooManyRequests],
+    keyed=True,
     links=(Link("list_accounts", {"user_id": "$response.body#/id"}),),
 )
 @form_data(UserForm)
 async def post_user(request: web.Request, form: UserForm) -> web.Response:
-    """Registers a user with an account in each currency, in one transaction."""
+    """Registers a user with an account in each currency, in one transaction.
+
+    Sent again with the same Idempotency-Key, name and password it is answered as before; otherwise a taken name is 409.
+    """
     user_id = await register(request, form.username, form.password, form.full_name)
     return json_response(UserBody(user_id, form.username, form.full_name), status=201)

@@ -40,6 +40,7 @@ _IDEMPOTENCY_KEY: Schema = {
     "description": "The same key with the same content is the same order, for good.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
+_KEYED = "The same request with the same key is answered as the first one was, for good."
 
 
 def document(router: web.UrlDispatcher) -> Schema:
@@ -106,6 +107,8 @@ def _parameters(traits: Traits, path: list[Schema], components: dict[str, Schema
         parameter["example"] = example_of(parameter["schema"], components, parameter["name"])
     if traits.idempotent:
         parameters.append(_IDEMPOTENCY_KEY)
+    if traits.keyed:
+        parameters.append({**_IDEMPOTENCY_KEY, "description": _KEYED})
     return [*parameters, _REQUEST_ID]
 
 

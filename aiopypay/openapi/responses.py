@@ -30,6 +30,7 @@ PROBLEM_SCHEMA: Schema = {
         "instance": {"type": "string", "description": "The id of the request."},
         "field": {"type": "string", "description": "The part of the request that is wrong."},
         "index": {"type": "integer", "minimum": 0, "description": "The transfer of a bulk that is wrong, from 0."},
+        "error": {"type": "string", "description": "Of the token endpoint: the code of RFC 6749."},
         "order_id": {"type": "string", "format": "uuid", "description": "The order that was refused."},
         "reason": {"type": "string", "description": "Why that order was refused."},
     },

@@ -10,6 +10,7 @@ import msgspec
 
 from aiopypay.errors import Problem
 from aiopypay.fields import parse_id
+from aiopypay.forms import ignores_others
 from aiopypay.parsers import FieldSchema, schema_of
 
 Schema = dict[str, Any]
@@ -63,7 +64,7 @@ def form_schemas(form: type) -> tuple[Schema, Schema]:
         "title": form.__name__,
         "description": inspect.getdoc(form) or "",
         "required": [name for name, field in fields.items() if not _is_optional(field)],
-        "additionalProperties": False,
+        "additionalProperties": ignores_others(form),
     }
     as_text = {name: _with_default(field, _field_schema(field).text) for name, field in fields.items()}
     as_json = {name: _with_default(field, _field_schema(field).json) for name, field in fields.items()}

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from aiopypay.errors import AccessChanged
 from aiopypay.ledger import COMMENTS
 from aiopypay.statements import Connection, Statement, fetch
 
@@ -24,11 +25,16 @@ WHERE lower(username) = ANY($1::text[])
 # A name that is known to be taken is looked for first: a conflict uses up an id. What is taken meanwhile is a conflict.
 # Names are of ASCII letters, and made small as such: the database's own locale may have other rules (Turkish).
 INSERT_USER = """
-INSERT INTO users (username, full_name, password_hash)
-SELECT %(username)s, %(full_name)s, %(password_hash)s
+INSERT INTO users (username, full_name, password_hash, registration_key)
+SELECT %(username)s, %(full_name)s, %(password_hash)s, %(registration_key)s
 WHERE NOT EXISTS (SELECT FROM users WHERE lower(username) = lower(%(username)s COLLATE "C"))
 ON CONFLICT (lower(username)) DO NOTHING
 RETURNING id
+"""
+
+SELECT_REGISTERED = """
+SELECT id, username, full_name, password_hash, is_admin, is_active, deactivations, registration_key
+FROM users WHERE lower(username) = %(username)s
 """
 
 # One account per currency, in the order of the currencies' creation.
@@ -71,6 +77,13 @@ JOIN locked ON locked.id = change.id
 WHERE accounts.id = change.id
 """
 
+# Locked until the transaction ends: who changes this user waits for what they do in it.
+LOCK_USER = """
+SELECT id, username, full_name, password_hash, is_admin, is_active, deactivations
+FROM users WHERE id = %(user_id)s
+FOR NO KEY UPDATE
+"""
+
 SELECT_PASSWORD_HASH = "SELECT password_hash FROM users WHERE id = %(user_id)s"
 
 # Only where it is still the hash that was verified: a password change in between wins.
@@ -102,9 +115,32 @@ async def users_by_name(connection: Connection, usernames: Sequence[str]) -> dic
     return {row[1].lower(): User(*row) for row in rows}
 
 
-async def add_user(connection: Connection, username: str, full_name: str, password_hash: str) -> int | None:
+async def lock_caller(connection: Connection, user: User) -> None:
+    """Raises AccessChanged where the user is not any more all that they were when they were judged.
+
+    Nobody else changes them before the transaction ends.
+    """
+    rows = await fetch(connection, LOCK_USER, {"user_id": user.id})
+    if not rows or User(*rows[0]) != user:
+        raise AccessChanged
+
+
+async def registered_user(connection: Connection, username: str) -> tuple[User, str | None] | None:
+    """Returns the user of this name in any case and the key they registered under; None where the name is free."""
+    rows = await fetch(connection, SELECT_REGISTERED, {"username": username.lower()})
+    return (User(*rows[0][:-1]), rows[0][-1]) if rows else None
+
+
+async def add_user(
+    connection: Connection, username: str, full_name: str, password_hash: str, registration_key: str | None = None
+) -> int | None:
     """Returns the id of the new user, or None where the name is taken."""
-    parameters = {"username": username, "full_name": full_name, "password_hash": password_hash}
+    parameters = {
+        "username": username,
+        "full_name": full_name,
+        "password_hash": password_hash,
+        "registration_key": registration_key,
+    }
     rows = await fetch(connection, INSERT_USER, parameters)
     return int(rows[0][0]) if rows else None
 

@@ -8,7 +8,7 @@ import argon2
 import pytest
 from multidict import CIMultiDict
 
-from aiopypay.passwords import Passwords
+from aiopypay.passwords import Match, Passwords
 from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import PASSWORD, Answer, Caller, Service, basic
@@ -30,7 +30,7 @@ def argon2_count(monkeypatch: pytest.MonkeyPatch) -> Argon2Count:
     count = Argon2Count()
     verify, make_hash = Passwords.verify, Passwords.hash
 
-    async def counted_verify(self: Passwords, encoded: str, password: str, *turn: Any) -> bool:
+    async def counted_verify(self: Passwords, encoded: str, password: str, *turn: Any) -> Match:
         count.verifications += 1
         return await verify(self, encoded, password, *turn)
 

@@ -16,7 +16,7 @@ import pytest
 from aiopypay import __version__
 from aiopypay.errors import StartError
 from aiopypay.settings import Settings
-from aiopypay.tokens import FILE_NAME, signing_secret
+from aiopypay.tokens import FILE_NAME, signing_keys
 from tests import ledger
 from tests.client import PASSWORD, Answer, Service
 from tests.conftest import SUPERUSER_PASSWORD, StartService
@@ -40,8 +40,9 @@ def claims_of(token: str) -> dict[str, Any]:
     return claims
 
 
-def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256") -> str:
-    return "Bearer " + jwt.encode(claims, secret, algorithm=algorithm)
+def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256", *, key_id: str | None = None) -> str:
+    headers = None if key_id is None else {"kid": key_id}
+    return "Bearer " + jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
 
 
 async def test_the_index_says_what_answers(service: Service) -> None:
@@ -85,6 +86,52 @@ async def test_a_client_that_authenticates_itself_is_not_looked_at(service: Serv
     (await service.post("/api/auth/token", form=form, authorization="Basic Og==")).ok()
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_what_a_token_request_does_not_know_is_not_looked_at(service: Service, as_json: bool) -> None:
+    await service.register("vasya")
+    form = {"username": "vasya", "password": PASSWORD, "grant_type": "", "audience": "x", "resource": "y"}
+    answer = await service.post("/api/auth/token", **({"document": form} if as_json else {"form": form}))
+    answer.ok()
+    assert answer.headers["Pragma"] == "no-cache"
+    others = b'{"username":"vasya","password":"' + PASSWORD.encode() + b'","a":null,"b":[{}],"a":1}'
+    (await service.post("/api/auth/token", body=others, headers={"Content-Type": "application/json"})).ok()
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "error"),
+    [
+        ({"password": "wrong horse"}, 401, "invalid_grant"),
+        ({"username": "nobody"}, 401, "invalid_grant"),
+        ({"grant_type": "client_credentials"}, 400, "unsupported_grant_type"),
+        ({"grant_type": "PASSWORD"}, 400, "unsupported_grant_type"),
+        ({"password": None}, 400, "invalid_request"),
+    ],
+    ids=["wrong password", "unknown user", "another grant", "case", "missing"],
+)
+async def test_problems_bear_the_code_of_rfc_6749(
+    service: Service, changed: dict[str, str | None], status: int, error: str
+) -> None:
+    await service.register("vasya")
+    form = {"username": "vasya", "password": PASSWORD, "grant_type": "password"} | changed
+    sent = {name: value for name, value in form.items() if value is not None}
+    problem = (await service.post("/api/auth/token", form=sent)).problem(status)
+    assert problem["error"] == error
+
+
+async def test_what_keeps_a_token_from_being_asked_for_bears_a_code_too(service: Service) -> None:
+    vasya, admin = await service.register("vasya"), await service.superuser(SUPERUSER_PASSWORD)
+    twice = b"username=vasya&password=x&password=x"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    problem = (await service.post("/api/auth/token", body=twice, headers=headers)).problem(400, field="password")
+    assert problem["error"] == "invalid_request"
+    problem = (await service.post("/api/auth/token", body=b"x", headers={"Content-Type": "text/plain"})).problem(415)
+    assert problem["error"] == "invalid_request"
+    assert (await admin.delete(f"/api/users/{vasya.username}")).status == 204
+    form = {"username": vasya.username, "password": PASSWORD}
+    assert (await service.post("/api/auth/token", form=form)).problem(403)["error"] == "invalid_grant"
+    assert "error" not in (await me(service, "Bearer nonsense")).problem(401)
+
+
 async def test_a_wrong_password_and_an_unknown_user_are_401(service: Service) -> None:
     await service.register("vasya")
     problems = []
@@ -103,7 +150,6 @@ async def test_a_wrong_password_and_an_unknown_user_are_401(service: Service) ->
         (b'{"username":"vasya","password":"\\ud800"}', "password"),
         (b'{"username":1,"password":"x"}', "username"),
         (b'{"username":"vasya","password":null}', "password"),
-        (b'{"username":"vasya","password":"x","user":"x"}', "user"),
         (b'{"username":"vasya","username":"vasya","password":"x"}', "username"),
         (b"[]", None),
     ],
@@ -148,6 +194,16 @@ def changed(**others: Any) -> Forge:
     return lambda claims: signed(claims | others)
 
 
+def with_key_id(claims: dict[str, Any], key_id: Any) -> str:
+    """A token whose header PyJWT would not write."""
+    header, body = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "HS256", "typ": "JWT", "kid": key_id}, claims)
+    )
+    signature = hmac.digest(SECRET.encode(), header + b"." + body, "sha256")
+    return "Bearer " + b".".join((header, body, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()
+
+
 def unsigned(claims: dict[str, Any]) -> str:
     def part(document: dict[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
@@ -157,7 +213,6 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 FORGERIES: dict[str, Forge] = {
     "expired": changed(exp=int(time.time()) - 1),
-    "not yet issued": changed(iat=int(time.time()) + 3600),
     "another issuer": changed(iss="somebody"),
     "another audience": changed(aud="somebody"),
     "another user's id": changed(sub="1"),
@@ -171,6 +226,8 @@ FORGERIES: dict[str, Forge] = {
     "HS384": lambda claims: signed(claims, SECRET + SECRET, "HS384"),
     "HS512 of the same secret": lambda claims: signed(claims, SECRET + SECRET, "HS512"),
     "none": unsigned,
+    "another secret's name": lambda claims: signed(claims, key_id="another"),
+    "a name that is no text": lambda claims: with_key_id(claims, 1),
     "cut": lambda claims: signed(claims)[:-2],
     "no signature": lambda claims: signed(claims).rpartition(".")[0] + ".",
     "not a token": lambda _: "Bearer nonsense",
@@ -184,6 +241,13 @@ FORGERIES: dict[str, Forge] = {
 async def test_the_unchanged_claims_signed_again_are_good(service: Service) -> None:
     vasya = await service.register()
     (await me(service, signed(claims_of(await vasya.token())))).ok()
+
+
+@pytest.mark.parametrize("seconds", [1, 3600])
+async def test_a_clock_that_is_ahead_ends_no_token(service: Service, seconds: int) -> None:
+    vasya = await service.register()
+    claims = claims_of(await vasya.token())
+    (await me(service, signed(claims | {"iat": int(time.time()) + seconds}))).ok()
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
@@ -256,24 +320,50 @@ async def test_nodes_that_share_the_secret_share_tokens(start_service: StartServ
     (await me(stranger, token)).problem(401)
 
 
+async def test_a_key_is_replaced_step_by_step(start_service: StartService, settings: Settings) -> None:
+    """Each step is taken node by node, while tokens of the step before are in use."""
+    new = "another secret of thirty-two bytes and more"
+    old_only, both, new_first, new_only = [
+        await start_service(replace(settings, secret_key=keys))
+        for keys in (SECRET, f"{SECRET},{new}", f"{new}, {SECRET}", new)
+    ]
+    vasya = await old_only.register()
+    of_old, of_both = await vasya.token(), await vasya.at(both).token()
+    of_new = await vasya.at(new_first).token()
+    names = [jwt.get_unverified_header(token.removeprefix("Bearer "))["kid"] for token in (of_old, of_both, of_new)]
+    assert names[0] == names[1] != names[2]
+    for token in (of_old, of_both, of_new):
+        for service in (both, new_first):
+            (await me(service, token)).ok()
+    (await me(old_only, of_new)).problem(401)
+    (await me(new_only, of_old)).problem(401)
+    (await me(new_only, of_new)).ok()
+    # Tokens from before keys had names.
+    (await me(new_first, signed(claims_of(of_old)))).ok()
+    form = {"current_password": PASSWORD, "password": "another horse"}
+    (await vasya.at(new_first).patch("/api/users/me", form=form)).ok()
+    for token in (of_old, of_new):
+        (await me(new_first, token)).problem(401)
+
+
 class TestSecret:
     """The secret is a setting's, or generated once; never a default, never short."""
 
     def test_it_is_generated_once_for_its_owner_alone(self, tmp_path: Path) -> None:
         settings = Settings(data_dir=tmp_path)
-        secret = signing_secret(settings)
+        [secret] = signing_keys(settings)
         assert len(secret) >= 32
-        assert signing_secret(settings) == secret
+        assert signing_keys(settings) == [secret]
         assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
         assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
-        assert signing_secret(Settings(data_dir=tmp_path / "other")) != secret
+        assert signing_keys(Settings(data_dir=tmp_path / "other")) != [secret]
 
-    @pytest.mark.parametrize("content", ["", "\n", "x" * 31])
+    @pytest.mark.parametrize("content", ["", "\n", "x" * 31, "x" * 40 + ",", "x" * 40 + "," + "y" * 31])
     def test_a_short_one_stops_the_start(self, tmp_path: Path, content: str) -> None:
         (tmp_path / FILE_NAME).write_text(content)
         with pytest.raises(StartError, match=FILE_NAME):
-            signing_secret(Settings(data_dir=tmp_path))
+            signing_keys(Settings(data_dir=tmp_path))
 
     def test_the_settings_comes_first_and_makes_no_file(self, tmp_path: Path) -> None:
-        assert signing_secret(Settings(data_dir=tmp_path, secret_key=SECRET)) == SECRET.encode()
+        assert signing_keys(Settings(data_dir=tmp_path, secret_key=SECRET)) == [SECRET.encode()]
         assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """One user who sends requests one by one, and reads their answers whole."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -32,7 +32,7 @@ async def call(
     method: str,
     path: str,
     headers: Mapping[str, str],
-    data: Mapping[str, str] | bytes | None = None,
+    data: Mapping[str, str] | bytes | AsyncIterator[bytes] | None = None,
 ) -> Told:
     """Sends one request."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session:

@@ -65,7 +65,7 @@ def other_writes(person: Person) -> list[Request]:
     """Each route that writes to the database, but for payments."""
     return [
         Request("POST", f"/users/{person.id}/accounts/USD", person.headers),
-        Request("POST", "/users", {}, {"username": uuid.uuid4().hex, "password": "password"}),
+        Request("POST", "/users", {}, {"username": uuid.uuid4().hex, "password": "password of theirs"}),
     ]
 
 

@@ -4,10 +4,11 @@ import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
+import aiohttp
 import pytest
 
 from .caller import Told, account_in, call, pay
-from .load import Person, register_people
+from .load import Person, register_people, the_superuser
 from .postgres import PostgresServer
 from .proxy import Cut, Proxy
 from .service import NewService, ServiceProcess
@@ -111,18 +112,51 @@ async def test_who_is_deactivated_stays_out(door: Door) -> None:
 async def test_whose_registration_is_in_doubt_is_neither_known_nor_unknown(door: Door, cut: Cut) -> None:
     door.proxy.at_commit(cut)
     form = {"username": "cleo", "password": "password of cleo"}
-    registered = await call(door.service.base_url, "POST", "/users", {}, form)
+    key = {"Idempotency-Key": "cleo registers"}
+    registered = await call(door.service.base_url, "POST", "/users", key, form)
     door.take_database()
     credentials = base64.b64encode(b"cleo:password of cleo").decode()
     cleo = {"Authorization": f"Basic {credentials}"}
     offline = await call(door.service.base_url, "GET", "/accounts/1", cleo)
+    again_offline = await call(door.service.base_url, "POST", "/users", key, form)
     await door.bring_database()
     online = await call(door.service.base_url, "GET", "/accounts/1", cleo)
+    again = [await call(door.service.base_url, "POST", "/users", key, form) for _ in range(2)]
 
     assert registered.status == 503
     assert (offline.status, offline.problem) == (503, "not-known-here")
+    assert again_offline.status == 503
     # 403: somebody else's account.
     assert online.status == (403 if cut is Cut.AFTER_COMMIT else 401)
+    assert [answer.status for answer in again] == [201, 201]
+    assert again[0].body == again[1].body
+    [(accounts,)] = door.postgres.execute("SELECT count(*) FROM accounts WHERE user_id = %s", again[0].body["id"])
+    assert accounts == 3
+
+
+async def test_who_is_deactivated_while_a_body_comes_stays_out_without_the_database(door: Door) -> None:
+    """Their head was judged online. The rest comes when the node stands in."""
+    base_url = door.service.base_url
+    payer, payee = account_in(door.anna, "CNY"), account_in(door.bert, "CNY")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield f"from={payer}&to={payee}".encode()
+        deleted = await ended(base_url, "DELETE", f"/api/users/{door.anna.username}", the_superuser().headers)
+        assert deleted == 204
+        door.take_database()
+        yield b"&amount=1"
+
+    headers = door.anna.headers | {"Content-Type": "application/x-www-form-urlencoded"}
+    paid = await call(base_url, "POST", f"/users/{door.anna.id}/transfers", headers, body())
+
+    assert (paid.status, paid.problem) == (403, "user-deactivated")
+    assert (await door.pay(door.bert, account_in(door.bert, "USD"))).status == 400
+
+
+async def ended(base_url: str, method: str, path: str, headers: dict[str, str]) -> int:
+    """Sends a request whose answer has no body, and returns the status."""
+    async with aiohttp.ClientSession() as session, session.request(method, base_url + path, headers=headers) as answer:
+        return answer.status
 
 
 async def test_before_everything_is_remembered_an_unknown_name_proves_nothing(door: Door) -> None:

@@ -10,7 +10,7 @@ from argon2.exceptions import VerifyMismatchError
 
 from aiopypay import credentials
 from aiopypay.credentials import VerifiedCredentials
-from aiopypay.passwords import Passwords, Work
+from aiopypay.passwords import Match, Passwords, Work
 
 
 class CountingPasswords(Passwords):
@@ -20,7 +20,7 @@ class CountingPasswords(Passwords):
         super().__init__()
         self.verifications = 0
 
-    async def verify(self, encoded: str, password: str, work: Work = Work.LOGIN, source: str = "") -> bool:
+    async def verify(self, encoded: str, password: str, work: Work = Work.LOGIN, source: str = "") -> Match:
         self.verifications += 1
         return await super().verify(encoded, password, work, source)
 
@@ -65,13 +65,13 @@ async def test_what_is_no_hash_matches_nothing(counting: CountingPasswords, enco
 
 async def test_a_success_is_remembered(counting: CountingPasswords, verified: VerifiedCredentials) -> None:
     encoded = await counting.hash("correct horse")
-    assert [await verified.verify("vasya", encoded, "correct horse") for _ in range(3)] == [True] * 3
+    assert [await verified.verify("vasya", encoded, "correct horse") for _ in range(3)] == [Match.YES] * 3
     assert counting.verifications == 1
 
 
 async def test_a_failure_never_is(counting: CountingPasswords, verified: VerifiedCredentials) -> None:
     encoded = await counting.hash("correct horse")
-    assert [await verified.verify("vasya", encoded, "wrong horse") for _ in range(3)] == [False] * 3
+    assert [await verified.verify("vasya", encoded, "wrong horse") for _ in range(3)] == [Match.NO] * 3
     assert counting.verifications == 3
 
 
@@ -124,7 +124,7 @@ async def test_concurrent_verifications_of_the_same_share_one(
 ) -> None:
     encoded = await counting.hash("correct horse")
     answers = await asyncio.gather(*(verified.verify("vasya", encoded, "correct horse") for _ in range(50)))
-    assert answers == [True] * 50
+    assert answers == [Match.YES] * 50
     assert counting.verifications == 1
 
 

@@ -89,7 +89,7 @@ def test_the_sign_up_credit_is_exact_and_cannot_be_changed() -> None:
         ],
         *[("APP_SELF_DEPOSIT", value) for value in ("true", "0", "No", " no")],
         *[("APP_BASE_CURRENCY", value) for value in ("usd", "USDX", "$")],
-        *[("APP_SECRET_KEY", value) for value in ("x" * 31, "é" * 15)],
+        *[("APP_SECRET_KEY", value) for value in ("x" * 31, "é" * 15, "x" * 32 + ",", "x" * 40 + "," + "y" * 31)],
         *[("APP_TOKEN_MINUTES", value) for value in ("0", "-1", "1.5", "525601")],
         *[("APP_REGISTRATIONS_PER_MINUTE", value) for value in ("0", "x")],
         *[("APP_OFFLINE_MAX_ORDERS", value) for value in ("0", "1000000000")],
