@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aiopypay import migrations
 from aiopypay.stand_in.store import Store
 from tests.outage.caller import account_in, call
-from tests.outage.conftest import directory  # noqa: F401 - a fixture
+from tests.outage.conftest import directory, migrated_postgres  # noqa: F401 - fixtures
 from tests.outage.load import Person
 from tests.outage.node import NodeHere, running
 from tests.outage.postgres import PostgresServer
@@ -120,11 +119,10 @@ async def test_a_user_opens_no_more_accounts_than_one_may_have(shop: Shop) -> No
 
 
 @pytest.fixture
-def crowd_postgres(empty_postgres: PostgresServer) -> PostgresServer:
+def crowd_postgres(migrated_postgres: PostgresServer) -> PostgresServer:  # noqa: F811 - the fixture
     """30 000 users with three accounts each."""
-    migrations.apply(empty_postgres.dsn)
-    empty_postgres.execute(CROWD, 30_000)
-    return empty_postgres
+    migrated_postgres.execute(CROWD, 30_000)
+    return migrated_postgres
 
 
 async def test_so_does_a_node_for_which_very_many_users_are_uncertain(
