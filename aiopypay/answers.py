@@ -1,6 +1,7 @@
 """What a handler's signature does not show, said once beside it; the OpenAPI document is made of it.
 
-A handler declares its answers with @answers. @authenticated, @form_data and @query_string add what they know.
+A handler declares its answers with @answers. @authenticated, @form_data and @query_string add what they know. What
+users read of a route is in @described, of a body or a form in @about: docstrings are for those who change the code.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,11 +12,13 @@ from aiopypay.errors import Problem
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 CSV = "text/csv"
 
 _ATTRIBUTE = "__traits__"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+AnyType = TypeVar("AnyType", bound=type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """All that is known of a handler besides its path, its name and its docstring."""
+    """All that is known of a handler besides its path and its name. `documented` False is for what is no operation."""
 
+    summary: str = ""
+    description: str = ""
     answers: tuple[Answer, ...] = ()
     problems: frozenset[type[Problem]] = frozenset()
     body: type | None = None
@@ -63,6 +68,15 @@ class Traits:
     keyed: bool = False
     offline: bool = False
     database: bool = True
+    documented: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What users read of a type, and of its fields."""
+
+    text: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 LOCATION = Header("Location", "The order.", {"type": "string", "format": "uri-reference"})
@@ -82,7 +96,8 @@ def answers(
     """Declares one answer of a handler, and problems that are its own. It can stand several times.
 
     Traits: `idempotent=True` where the Idempotency-Key makes an order, `keyed=True` where it is heeded otherwise,
-    `offline=True` where it works without the database, `database=False` where it never asks it.
+    `offline=True` where it works without the database, `database=False` where it never asks it,
+    `documented=False` where it is no operation of the API.
     """
     answer = Answer(status, body, media_type, headers, links)
 
@@ -103,3 +118,30 @@ def traits_of(handler: Callable[..., Any]) -> Traits:
     """Returns what is known of a handler."""
     traits: Traits = getattr(handler, _ATTRIBUTE, Traits())
     return traits
+
+
+def described(summary: str, description: str) -> Callable[[Function], Function]:
+    """Declares what users read of a route: a few words, and whole sentences (Markdown)."""
+
+    def decorate(handler: Function) -> Function:
+        return add_traits(handler, summary=summary, description=description)
+
+    return decorate
+
+
+_ABOUT: dict[str, About] = {}
+
+
+def about(text: str, **fields: str) -> Callable[[AnyType], AnyType]:
+    """Declares what users read of a form or a body, and of the fields of a body."""
+
+    def declare(type_: AnyType) -> AnyType:
+        _ABOUT[type_.__name__] = About(text, fields)
+        return type_
+
+    return declare
+
+
+def about_of(name: str) -> About:
+    """Returns what was declared of the type of this name, which is its name in the OpenAPI document."""
+    return _ABOUT.get(name, About())

@@ -109,6 +109,7 @@ class _Placing:
     def __init__(self, bulk: Bulk, user_id: int, key: str | None) -> None:
         self._user_id = user_id
         self._key = key
+        self._places = bulk.places
         self._group = uuid7() if bulk.mode == "all" else None
         self.request_key = None if key is None else _request_key(bulk, user_id, key)
 
@@ -120,7 +121,7 @@ class _Placing:
         elif self.request_key is None:
             identity = uuid7()
         else:
-            content = self.request_key.fingerprint
+            content, place = self.request_key.fingerprint, self._places[place]
             if place == 0 and not self.request_key.is_a_transfers:
                 # So that the key is found used by whoever sends it again with a transfer alone.
                 identity, key = self.request_key.id, self._key
@@ -131,12 +132,10 @@ class _Placing:
 
 def _content_of_all(bulk: Bulk) -> bytes:
     forms = [
-        None
-        if isinstance(form, InvalidRequest)
-        else [form.from_account_id, form.to_account_id, plain(form.amount), form.comment, form.key]
-        for form in bulk.transfers
+        None if form is None else [form.from_account_id, form.to_account_id, plain(form.amount), form.comment, form.key]
+        for form in bulk.contents
     ]
-    # What is malformed has no content but its text.
+    # What is known by its text alone.
     text = bulk.text if None in forms else None
     return digest(["POST /users/{user_id}/transfers/bulk", bulk.mode, forms, text])
 

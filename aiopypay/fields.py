@@ -113,12 +113,14 @@ def parse_sort(text: str) -> Literal["asc", "dsc"]:
     raise ValueError("must be asc or dsc")
 
 
-@takes({"type": "boolean"}, digits="^(?:true|false)$")
+@takes({"type": "boolean"}, digits="^(?:true|True|TRUE|false|False|FALSE)$")
 def parse_flag(text: str) -> bool:
-    """`true` or `false`."""
-    if text not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return text == "true"
+    """`true` or `false`; also as Python and spreadsheets write them, `True` and `TRUE`."""
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    raise ValueError("must be true or false")
 
 
 @takes({"type": "string", "pattern": "^(?:password)?$", "examples": ["password"]})

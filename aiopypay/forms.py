@@ -1,7 +1,8 @@
 """@form_data and @query_string: a request becomes a dataclass, or a 400 that names the field.
 
 A form is a dataclass whose fields are declared with `form_field`. Values are parsed from their raw text, so a
-number in JSON never passes through a float. What is no field of it is refused, unless it says IGNORES_OTHERS.
+number in JSON never passes through a float. What is no field of it is refused, unless it says IGNORES_OTHERS. An optional
+field that comes empty, or in JSON as null, was not sent: so spreadsheets, pages and most languages' clients send nothing.
 """
 
 import asyncio
@@ -14,12 +15,17 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from aiopypay.answers import FORM, JSON, add_traits
+from aiopypay.answers import FORM, JSON, MULTIPART, add_traits
 from aiopypay.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
-from aiopypay.parsers import Number, Parser
+from aiopypay.multipart_fields import text_fields
+from aiopypay.parsers import Number, Parser, shown
+
+# How programs of Windows begin a file in UTF-8.
+BYTE_ORDER_MARK = "\ufeff"
 
 BODY_BYTES_MAX = 16 * 1024
 BODY_SECONDS = 10
+FIELDS_MAX = 100
 BODY_PROBLEMS = InvalidRequest, RequestTimeout, PayloadTooLarge, UnsupportedMediaType
 
 BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
@@ -29,12 +35,16 @@ Handler = Callable[..., Awaitable[web.StreamResponse]]
 Pairs = list[tuple[str, Any]]
 
 
-def form_field(name: str, parse: Parser, **options: Any) -> Any:
-    """Declares a dataclass field that is called `name` in requests; without a default it is required."""
-    return dataclasses.field(metadata={"name": name, "parse": parse}, **options)
+def form_field(name: str, parse: Parser, about: str = "", *, keeps_empty: bool = False, **options: Any) -> Any:
+    """Declares a dataclass field that is called `name` in requests; without a default it is required.
+
+    `about` is what users read of it. With `keeps_empty` empty text is told from a field that was not sent.
+    """
+    metadata = {"name": name, "parse": parse, "about": about, "keeps_empty": keeps_empty}
+    return dataclasses.field(metadata=metadata, **options)
 
 
-def list_field(name: str, items: type, *, items_max: int) -> Any:
+def list_field(name: str, items: type, about: str = "", *, items_max: int) -> Any:
     """Declares a dataclass field that is, in JSON, an array of forms, one at least. They are not looked at yet."""
 
     def parse(raw: Any) -> list[Any]:
@@ -42,7 +52,8 @@ def list_field(name: str, items: type, *, items_max: int) -> Any:
             raise ValueError(f"must be an array of 1 to {items_max}")
         return raw
 
-    return dataclasses.field(metadata={"name": name, "parse": parse, "items": items, "items_max": items_max})
+    metadata = {"name": name, "parse": parse, "about": about, "items": items, "items_max": items_max}
+    return dataclasses.field(metadata=metadata)
 
 
 def form_data(form: type[Form]) -> Callable[[Handler], Handler]:
@@ -105,7 +116,16 @@ def ignores_others(form: type) -> bool:
     return getattr(form, "IGNORES_OTHERS", False)
 
 
+def is_unsent(field: "dataclasses.Field[Any]", raw: Any) -> bool:
+    """Tells whether an optional field came without a value: null, or empty text where that says nothing."""
+    if raw is None:
+        return field.default is not dataclasses.MISSING
+    return raw == "" and field.default is not dataclasses.MISSING and not field.metadata["keeps_empty"]
+
+
 def _parsed(name: str, field: "dataclasses.Field[Any]", raw: Any) -> Any:
+    if not raw and is_unsent(field, raw):
+        return field.default
     if isinstance(raw, bool):
         raw = Number("true" if raw else "false")
     if not isinstance(raw, str) and "items" not in field.metadata:
@@ -117,10 +137,12 @@ def _parsed(name: str, field: "dataclasses.Field[Any]", raw: Any) -> Any:
 
 
 async def _body_pairs(request: web.Request) -> Pairs:
-    text = await body_text(request, BODY_BYTES_MAX, (FORM, JSON))
     # As curl and browsers send a form, there is nothing to take apart.
+    if request.headers.get("Content-Type") != FORM and request.content_type == MULTIPART:
+        return text_fields(await read_body(request, BODY_BYTES_MAX), request.headers["Content-Type"], FIELDS_MAX)
+    text = await body_text(request, BODY_BYTES_MAX, (FORM, JSON))
     is_form = request.headers.get("Content-Type") == FORM or request.content_type != JSON
-    return _form_pairs(text) if is_form else json_pairs(text)
+    return _form_pairs(text.removeprefix(BYTE_ORDER_MARK)) if is_form else json_pairs(text)
 
 
 async def body_text(request: web.Request, bytes_max: int, media_types: Sequence[str]) -> str:
@@ -182,9 +204,9 @@ def _too_large(bytes_max: int) -> PayloadTooLarge:
 
 def _form_pairs(text: str) -> Pairs:
     try:
-        return list(parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=100))
+        return list(parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=FIELDS_MAX))
     except ValueError:
-        raise InvalidRequest("The request has more than 100 fields") from None
+        raise InvalidRequest(f"The request has more than {FIELDS_MAX} fields") from None
 
 
 class _Object(list[tuple[str, Any]]):
@@ -193,6 +215,7 @@ class _Object(list[tuple[str, Any]]):
 
 def json_pairs(text: str) -> Pairs:
     """Returns the members of a JSON object; of no text, none. Raises InvalidRequest."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
     if not text:
         return []
     try:
@@ -211,8 +234,3 @@ def members(value: Any) -> Pairs:
     if not isinstance(value, _Object):
         raise InvalidRequest("must be a JSON object")
     return value
-
-
-def shown(name: str) -> str:
-    """A client's own field name, cut and made printable before it goes back into an answer."""
-    return name[:64].encode("ascii", "backslashreplace").decode()

@@ -47,3 +47,11 @@ def schema_of(parse: Parser) -> FieldSchema:
     if parse not in _SCHEMAS:
         raise LookupError(f"{getattr(parse, '__qualname__', parse)} has no schema: declare what it takes with @takes")
     return _SCHEMAS[parse]
+
+
+def shown(name: str) -> str:
+    """A client's own field name, cut and made printable before it goes back into an answer."""
+    return "".join(
+        character if character.isprintable() else character.encode("ascii", "backslashreplace").decode()
+        for character in name[:64]
+    )

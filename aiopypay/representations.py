@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from aiopypay.answers import about
 from aiopypay.money import in_decimals
 from aiopypay.preferences import prefers
 from aiopypay.store.accounts import AccountRow, CurrencyRow
@@ -34,6 +35,13 @@ TransferKind = Annotated[
 ]
 
 
+@about(
+    "A currency.",
+    id="Three letters.",
+    description="Its name.",
+    commission="The rate that a payment to another user costs the payer: 0.01 is 1 %.",
+    decimals="How many decimals its amounts have.",
+)
 class CurrencyBody(msgspec.Struct):
     """A currency; `commission` is a rate."""
 
@@ -43,6 +51,12 @@ class CurrencyBody(msgspec.Struct):
     decimals: int
 
 
+@about(
+    "A user.",
+    id="The id, for paths and forms.",
+    username="The name to log in with.",
+    full_name="The name that people go by.",
+)
 class UserBody(msgspec.Struct):
     """A user as registration answers it."""
 
@@ -51,16 +65,33 @@ class UserBody(msgspec.Struct):
     full_name: str
 
 
+@about(
+    "A user, as they and admins see them.",
+    username="The name to log in with.",
+    password="Always null: a password is never told.",  # noqa: S106 - a text about it
+    is_admin="Whether they may administer users and currencies.",
+    is_active="Whether they can log in.",
+    id="The id, as text.",
+)
 class PersonBody(msgspec.Struct):
     """A user in the form of client-transactions-api: `id` is text, and `password` is never told."""
 
     username: str
-    password: None
+    password: str | None
     is_admin: bool
     is_active: bool
     id: IdText
 
 
+@about(
+    "An account of a user in one currency.",
+    id="The id, for paths and forms.",
+    user_id="Whose it is.",
+    currency_id="Its currency.",
+    amount="Its balance: what can be spent.",
+    created_at="When it was opened.",
+    updated_at="When its balance last changed; null until it first does.",
+)
 class AccountBody(msgspec.Struct):
     """An account; `updated_at` is null until its balance first changes."""
 
@@ -72,6 +103,17 @@ class AccountBody(msgspec.Struct):
     updated_at: Time | None
 
 
+@about(
+    "Money that went from one account to another.",
+    id="The id, also the cursor of lists; null while the order is pending.",
+    order_id="The order that it belongs to.",
+    kind="What it was for.",
+    timestamp="When it was booked; null while the order is pending.",
+    from_account_id="The account that paid. A deposit comes from an account with a negative id, which is nobody's.",
+    to_account_id="The account that was paid.",
+    amount="In the major unit of the currency.",
+    comment="The payer's words, or the kind in words.",
+)
 class TransferBody(msgspec.Struct):
     """A transfer. `id` and `timestamp` are null while its order is pending."""
 
@@ -85,6 +127,13 @@ class TransferBody(msgspec.Struct):
     comment: str
 
 
+@about(
+    "The receipt of what was booked.",
+    order_id="The order: what to ask for later.",
+    status="What has become of it.",
+    transfers="The payment, and the commission where there is one.",
+    balance="The balance of the paying account right after it.",
+)
 class ReceiptBody(msgspec.Struct):
     """What a posted transfer is answered with; `balance` is the paying account's afterwards."""
 
@@ -94,6 +143,15 @@ class ReceiptBody(msgspec.Struct):
     balance: Decimal | None
 
 
+@about(
+    "The receipt of what was accepted while the database is away. It is booked when the database is back.",
+    order_id="The order: what to ask for later.",
+    status="Accepted and not yet booked.",
+    accepted_at="When it was accepted.",
+    transfers="What will be booked; ids and times are null until then.",
+    balance="The balance of the paying account to expect after it.",
+    detail="The same in words.",
+)
 class PendingBody(msgspec.Struct):
     """What a transfer accepted without the database is answered with; `balance` is the expected one."""
 
@@ -105,6 +163,15 @@ class PendingBody(msgspec.Struct):
     detail: ProcessedOffline
 
 
+@about(
+    "What has become of an order.",
+    order_id="Its id.",
+    status="Booked, accepted and not yet booked, or refused when it was to be booked.",
+    accepted_at="When it was accepted.",
+    posted_at="When it was booked; null where it is not.",
+    reason="Why it was refused; null where it was not.",
+    transfers="What it moved, or will.",
+)
 class OrderBody(msgspec.Struct):
     """An order's present state."""
 

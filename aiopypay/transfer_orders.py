@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from aiopypay.answers import about
 from aiopypay.fields import parse_comment, parse_id
 from aiopypay.forms import form_field
 from aiopypay.idempotency import fingerprint, parse_key
@@ -14,21 +15,24 @@ from aiopypay.money_fields import parse_amount
 NO_CONTENT = b""
 
 
+@about("A payment between two accounts of one currency.")
 @dataclass(frozen=True, slots=True)
 class TransferForm:
     """A transfer between two accounts; `amount` in the major unit of their currency."""
 
-    from_account_id: int = form_field("from", parse_id)
-    to_account_id: int = form_field("to", parse_id)
-    amount: Decimal = form_field("amount", parse_amount)
-    comment: str | None = form_field("comment", parse_comment, default=None)
+    from_account_id: int = form_field("from", parse_id, "The account that pays: one of your own.")
+    to_account_id: int = form_field("to", parse_id, "The account that is paid.")
+    amount: Decimal = form_field("amount", parse_amount, "How much; commission comes on top.")
+    # Empty means the same as not sent. It is another content all the same: under a key it has been one from the start.
+    comment: str | None = form_field("comment", parse_comment, "Words for both sides.", keeps_empty=True, default=None)
 
 
+@about("One of many payments.")
 @dataclass(frozen=True, slots=True)
 class BulkTransferForm(TransferForm):
     """A transfer of a bulk; `key` is what the Idempotency-Key is to a transfer alone."""
 
-    key: str | None = form_field("key", parse_key, default=None)
+    key: str | None = form_field("key", parse_key, "As the header `Idempotency-Key` of a payment alone.", default=None)
 
 
 def content_of(form: TransferForm) -> bytes:
@@ -52,7 +56,7 @@ def order_of(
         from_account_id=form.from_account_id,
         to_account_id=form.to_account_id,
         amount=form.amount,
-        comment=form.comment,
+        comment=form.comment or None,
         fingerprint=content,
         idempotency_key=key,
         group=group,

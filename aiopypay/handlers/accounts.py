@@ -6,7 +6,7 @@ from decimal import Decimal
 import msgspec
 from aiohttp import web
 
-from aiopypay.answers import NEXT_PAGE, Link, answers
+from aiopypay.answers import NEXT_PAGE, Link, answers, described
 from aiopypay.auth import authenticated, path_id
 from aiopypay.errors import Forbidden, IdempotencyKeyReused, NotFound, TooManyAccounts, UnknownCurrency
 from aiopypay.fields import parse_id, parse_limit
@@ -36,8 +36,8 @@ _LINKS = (
 class AccountsQuery:
     """Which accounts: `after` is the id of the last account seen."""
 
-    limit: int = form_field("limit", parse_limit, default=100)
-    after: int = form_field("after", parse_id, default=0)
+    limit: int = form_field("limit", parse_limit, "How many accounts a page has.", default=100)
+    after: int = form_field("after", parse_id, "The id of the last account seen: the page begins behind it.", default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class NoForm:
 
 
 @routes.get("/users/{user_id:[0-9]+}/accounts")
+@described("List accounts", "Your accounts with their balances, by id. The next page is in the `Link` header.")
 @answers(200, list[AccountBody], headers=(NEXT_PAGE,), offline=True, links=_LINKS)
 @authenticated("user_id")
 @query_string(AccountsQuery)
@@ -64,6 +65,7 @@ async def list_accounts(request: web.Request, user: User, query: AccountsQuery) 
 
 
 @routes.get("/accounts/{account_id:[0-9]+}")
+@described("Read an account", "One of your accounts with its balance.")
 @answers(200, AccountBody, offline=True, problems=[Forbidden])
 @authenticated()
 async def get_account(request: web.Request, user: User) -> web.Response:
@@ -78,6 +80,11 @@ async def get_account(request: web.Request, user: User) -> web.Response:
 
 
 @routes.post("/users/{user_id:[0-9]+}/accounts/{currency_id:[A-Z]{3}}")
+@described(
+    "Open an account",
+    "Opens another account in this currency, with nothing in it. Under an `Idempotency-Key` one account is "
+    "opened, however often the request is sent.",
+)
 @answers(200, AccountBody, idempotent=True, problems=[UnknownCurrency, TooManyAccounts], links=_TO_ACCOUNT)
 @authenticated("user_id")
 @form_data(NoForm)

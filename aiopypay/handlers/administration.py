@@ -6,7 +6,7 @@ from typing import get_args
 import msgspec
 from aiohttp import web
 
-from aiopypay.answers import NEXT_PAGE, answers
+from aiopypay.answers import NEXT_PAGE, about, answers, described
 from aiopypay.auth import authenticated
 from aiopypay.errors import NotFound, OwnAccess
 from aiopypay.fields import parse_flag, parse_id, parse_limit, parse_offset, parse_password, parse_username
@@ -26,6 +26,13 @@ routes = web.RouteTableDef()
 _ONE_USER = "/api/users/{username:(?!me$)[^/]+}"
 
 
+@about(
+    "A page of users.",
+    items="The users of this page.",
+    total="How many users there are on all pages.",
+    limit="As it was asked for.",
+    offset="As it was asked for.",
+)
 class UsersBody(msgspec.Struct):
     """A page of users; `total` counts those on all pages, up to 1 000 000."""
 
@@ -48,25 +55,42 @@ def parse_sort_by(text: str) -> SortBy:
 class UsersQuery:
     """Which users, and how they are sorted. `after`: only those with a higher id, with `desc` a lower one."""
 
-    limit: int = form_field("limit", parse_limit, default=100)
-    offset: int = form_field("offset", parse_offset, default=0)
-    sort_by: SortBy = form_field("sort_by", parse_sort_by, default="id")
-    desc: bool = form_field("desc", parse_flag, default=False)
-    is_active: bool | None = form_field("is_active", parse_flag, default=None)
-    is_admin: bool | None = form_field("is_admin", parse_flag, default=None)
-    after: int | None = form_field("after", parse_id, default=None)
+    limit: int = form_field("limit", parse_limit, "How many users a page has.", default=100)
+    offset: int = form_field("offset", parse_offset, "How many users to leave out before the first.", default=0)
+    sort_by: SortBy = form_field("sort_by", parse_sort_by, "What they are sorted by.", default="id")
+    desc: bool = form_field("desc", parse_flag, "Whether the greatest comes first.", default=False)
+    is_active: bool | None = form_field(
+        "is_active",
+        parse_flag,
+        "Only those who can log in, or only those who cannot.",
+        default=None,
+    )
+    is_admin: bool | None = form_field("is_admin", parse_flag, "Only admins, or only others.", default=None)
+    after: int | None = form_field(
+        "after",
+        parse_id,
+        "Only those with a higher id, with `desc` a lower one: the id of the last user seen.",
+        default=None,
+    )
 
 
+@about("What is to change of a user. What is left out stays.")
 @dataclass(frozen=True, slots=True)
 class UserChangeForm:
     """What changes of a user; what is left out stays."""
 
-    password: str | None = form_field("password", parse_password, default=None)
-    is_active: bool | None = form_field("is_active", parse_flag, default=None)
-    is_admin: bool | None = form_field("is_admin", parse_flag, default=None)
+    password: str | None = form_field("password", parse_password, "A new password.", default=None)
+    is_active: bool | None = form_field("is_active", parse_flag, "Whether they can log in.", default=None)
+    is_admin: bool | None = form_field(
+        "is_admin",
+        parse_flag,
+        "Whether they may administer users and currencies.",
+        default=None,
+    )
 
 
 @routes.get("/api/users")
+@described("List users", "For admins. One page of all users; `total` counts all that match, up to 1 000 000.")
 @answers(200, UsersBody, headers=(NEXT_PAGE,))
 @authenticated(admin=True)
 @query_string(UsersQuery)
@@ -83,6 +107,7 @@ async def get_users(request: web.Request, user: User, query: UsersQuery) -> web.
 
 
 @routes.get(_ONE_USER)
+@described("Read a user", "For admins.")
 @answers(200, PersonBody)
 @authenticated(admin=True)
 async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: ARG001
@@ -94,6 +119,11 @@ async def get_user(request: web.Request, user: User) -> web.Response:  # noqa: A
 
 
 @routes.patch(_ONE_USER)
+@described(
+    "Change a user",
+    "For admins. What is left out stays. With a new password, or by deactivation, the user's tokens end. Nobody "
+    "can take their own access away.",
+)
 @answers(200, PersonBody, problems=[OwnAccess])
 @authenticated(admin=True)
 @form_data(UserChangeForm)
@@ -110,6 +140,10 @@ async def patch_user(request: web.Request, user: User, form: UserChangeForm) -> 
 
 
 @routes.delete(_ONE_USER)
+@described(
+    "Deactivate a user",
+    "For admins. The user can no longer log in. Their accounts and history stay, and payments to them still arrive.",
+)
 @answers(204, problems=[OwnAccess])
 @authenticated(admin=True)
 async def delete_user(request: web.Request, user: User) -> web.Response:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from aiopypay.answers import LOCATION, Link, answers
+from aiopypay.answers import LOCATION, Link, about, answers, described
 from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.errors import Forbidden, InsufficientFunds, InvalidRequest, NotFound, UnknownAccount
 from aiopypay.fields import parse_id
@@ -17,9 +17,10 @@ from aiopypay.forms import form_data, form_field
 from aiopypay.handlers import GROUP_COMMIT, SETTINGS, read
 from aiopypay.idempotency import fingerprint, idempotency_key, order_id
 from aiopypay.ledger import NOBODY, TransferOrder
+from aiopypay.middlewares import REQUEST_ID
 from aiopypay.money import in_decimals
 from aiopypay.money_fields import parse_value
-from aiopypay.representations import PROCESSED_OFFLINE, Time, money_response
+from aiopypay.representations import PROCESSED_OFFLINE, ProcessedOffline, Time, money_response
 from aiopypay.stand_in import reading
 from aiopypay.stand_in.records import Entry
 from aiopypay.store.accounts import AccountRow
@@ -33,6 +34,14 @@ _TO_ACCOUNT = Link("get_account", {"account_id": "$response.body#/id"})
 _REFUSALS = (UnknownAccount, InsufficientFunds, Forbidden)
 
 
+@about(
+    "A balance: an account in the base currency, or the one that was asked for.",
+    user_id="Whose it is.",
+    value="What is in it.",
+    created_at="When the account was opened.",
+    updated_at="When it last changed; null until it first does.",
+    id="The account's id.",
+)
 class BalanceBody(msgspec.Struct):
     """A user's balance; `id` is the account's, `updated_at` is null until it first changes."""
 
@@ -43,16 +52,22 @@ class BalanceBody(msgspec.Struct):
     id: int
 
 
+@about(
+    "What was asked for while the database is away.",
+    user_id="Whose account it is.",
+    value="What was to be deposited or withdrawn.",
+    balance="With 201 the balance to expect, with 402 the one that did not suffice.",
+    message="The same in words.",
+)
 class OfflineBalanceDetail(msgspec.Struct):
     """What was asked for without the database, and the balance there."""
 
     user_id: int
     value: Decimal
     balance: Decimal
-    message: str
+    message: ProcessedOffline
 
 
-_ACCEPTED = {"user_id": 2, "value": Decimal("420.69"), "balance": Decimal("510.59"), "message": PROCESSED_OFFLINE}
 _REFUSED = {
     "user_id": 2,
     "value": Decimal("-1420.69"),
@@ -61,29 +76,53 @@ _REFUSED = {
 }
 
 
+@about(
+    "A deposit or withdrawal that was accepted while the database is away.",
+    detail="What was asked for, and the balance to expect.",
+    order_id="The order: what to ask for later.",
+)
 class OfflineBalanceBody(msgspec.Struct):
     """What a deposit or withdrawal accepted without the database is answered with."""
 
-    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_ACCEPTED])]
+    detail: OfflineBalanceDetail
     order_id: UUID
 
 
-class OfflineRefusalBody(msgspec.Struct):
-    """What a withdrawal that is not covered is answered with, without the database."""
+@about(
+    "Why a withdrawal was refused. While the database is away `detail` has the figures.",
+    type="Stable, and meant for programs.",
+    title="What kind of problem it is, in words.",
+    status="The status of the answer.",
+    detail="Meant for people. While the database is away it has the figures, too.",
+    instance="The id of the request.",
+)
+class RefusedBalanceBody(msgspec.Struct):
+    """What a withdrawal that is not covered is answered with: one shape for both of its media types."""
 
-    detail: Annotated[OfflineBalanceDetail, msgspec.Meta(examples=[_REFUSED])]
+    type: str
+    title: str
+    status: int
+    detail: Annotated[str | OfflineBalanceDetail, msgspec.Meta(examples=[_REFUSED])]
+    instance: str
 
 
+@about("A deposit or a withdrawal.")
 @dataclass(frozen=True, slots=True)
 class BalanceForm:
     """A deposit (`value` above 0) or a withdrawal (below 0); without `account_id` to or from the user's balance."""
 
-    user_id: int = form_field("user_id", parse_id)
-    value: Decimal = form_field("value", parse_value)
-    account_id: int | None = form_field("account_id", parse_id, default=None)
+    user_id: int = form_field("user_id", parse_id, "Whose account: your own id, unless you are an admin.")
+    value: Decimal = form_field("value", parse_value, "How much.")
+    account_id: int | None = form_field(
+        "account_id",
+        parse_id,
+        "Another account of that user than their balance, for other currencies.",
+        default=None,
+    )
 
 
 @routes.get("/api/balances/my")
+@described("Read your balance", "Your first account in the base currency of this service.")
 @answers(200, BalanceBody, offline=True, problems=[NotFound], links=(_TO_ACCOUNT,))
 @authenticated()
 async def get_my_balance(request: web.Request, user: User) -> web.Response:
@@ -95,9 +134,16 @@ async def get_my_balance(request: web.Request, user: User) -> web.Response:
 
 
 @routes.post("/api/balances")
+@described(
+    "Deposit or withdraw",
+    "Puts money into an account (`value` above 0) or takes it out (below 0). For yourself, or as an admin for "
+    "anybody; whether everybody may deposit to themselves is a setting of this service.\n\n"
+    "Send an `Idempotency-Key`, as with payments. While the database is away the answer is still 201, with the "
+    "expected balance in `detail`, and the order is booked when the database is back.",
+)
 @answers(201, BalanceBody, headers=(LOCATION,), links=(_TO_ACCOUNT,), problems=_REFUSALS)
 @answers(201, OfflineBalanceBody, idempotent=True, offline=True)
-@answers(402, OfflineRefusalBody)
+@answers(402, RefusedBalanceBody)
 @authenticated()
 @form_data(BalanceForm)
 async def post_balance(request: web.Request, user: User, form: BalanceForm) -> web.Response:
@@ -124,7 +170,7 @@ async def post_balance(request: web.Request, user: User, form: BalanceForm) -> w
         if not refusal.is_offline:
             raise
         detail = _offline_detail(form, refusal.balance, found.account.decimals, refusal.detail)
-        return money_response(request, OfflineRefusalBody(detail), status=402)
+        return _refused(request, refusal, detail)
     if isinstance(answer, OrderRecord):
         return _booked(request, user, found, answer)
     return _pending(request, user, form, answer)
@@ -186,6 +232,13 @@ def _pending(request: web.Request, user: User, form: BalanceForm, entry: Entry) 
     detail = _offline_detail(form, entry.balance, entry.decimals, PROCESSED_OFFLINE)
     body = OfflineBalanceBody(detail, entry.order.id)
     return money_response(request, body, status=201, headers=_location(user, entry.order))
+
+
+def _refused(request: web.Request, refusal: InsufficientFunds, detail: OfflineBalanceDetail) -> web.Response:
+    request_id = request[REQUEST_ID]
+    told = refusal.members(request_id)
+    body = RefusedBalanceBody(str(told["type"]), refusal.title, refusal.status, detail, request_id)
+    return money_response(request, body, status=refusal.status)
 
 
 def _offline_detail(form: BalanceForm, balance: Decimal, decimals: int, message: str) -> OfflineBalanceDetail:

@@ -17,7 +17,7 @@ A retry under the same keys tells in each case what became of it.
 
 from aiohttp import web
 
-from aiopypay.answers import answers
+from aiopypay.answers import answers, described
 from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.bulk_bodies import Bulk, BulkQuery, bulk_data
 from aiopypay.bulk_orders import answers_of, placed_of, unit_of
@@ -46,20 +46,26 @@ _REFUSALS = (UnknownAccount, SameAccount, CurrencyMismatch, InsufficientFunds, F
 
 
 @routes.post("/users/{user_id:[0-9]+}/transfers/bulk")
-@answers(200, list[ReceiptBody | PendingBody | Problem], problems=_REFUSALS, idempotent=True, offline=True)
+@described(
+    "Pay many times",
+    "Up to 1000 transfers in one request, as JSON or as CSV (then `mode` is in the query). The answer has the "
+    "receipt or the problem of each transfer, in their order.\n\n"
+    "Mode `each` books what can be booked. Mode `all` books everything or nothing; where it is nothing, the "
+    "answer is the problem of the first transfer that is malformed, or else of the first that cannot be booked, "
+    "and `index` says which, from 0.\n\n"
+    "The `Idempotency-Key` of the request stands for all transfers in it that have no `key` of their own; one "
+    "with a `key` is the order that it would be alone under that `Idempotency-Key`. While the database is away "
+    "receipts are `pending`.",
+)
+@answers(200, list[PendingBody | ReceiptBody | Problem], problems=_REFUSALS, idempotent=True, offline=True)
 @authenticated("user_id")
 @query_string(BulkQuery)
 @bulk_data
 async def post_transfers(request: web.Request, user: User, bulk: Bulk) -> web.Response:
     """Pays many times: an array with the receipt or the problem of each transfer, in their order.
 
-    In mode `each` what can be booked is booked. In mode `all` everything is, or nothing: the problem is then that of
-    the first transfer that is malformed, or else of the first that cannot be booked, and `index` says which, from 0.
-    Without the database a receipt is `pending`, as that of a transfer alone.
-
-    A transfer with a `key` is the order that it would be alone with this Idempotency-Key. The header
-    Idempotency-Key stands for the whole request: those without a key of their own are not booked twice either. It is
-    used once one of these is booked or accepted; where all have keys of their own, these alone are.
+    The header's key is used once a transfer without a key of its own is booked or accepted; where all have keys of
+    their own, these alone are.
     """
     slices, request_id = request.app[SLICES], request[REQUEST_ID]
     placed = await placed_of(bulk, slices)

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from aiohttp import web
 
-from aiopypay.answers import answers
+from aiopypay.answers import about, answers, described
 from aiopypay.auth import authenticated
 from aiopypay.errors import CurrencyExists, NotFound, TooManyCurrencies
 from aiopypay.fields import parse_full_name
@@ -21,25 +21,33 @@ from aiopypay.store.users import User, lock_caller
 routes = web.RouteTableDef()
 
 
+@about("A new currency.")
 @dataclass(frozen=True, slots=True)
 class CurrencyForm:
     """A new currency; `commission` is a rate, `decimals` are those of its major unit."""
 
-    id: str = form_field("id", parse_currency_id)
-    description: str = form_field("description", parse_full_name)
-    commission: Decimal = form_field("commission", parse_rate)
-    decimals: int = form_field("decimals", parse_decimals)
+    id: str = form_field("id", parse_currency_id, "Three letters.")
+    description: str = form_field("description", parse_full_name, "Its name.")
+    commission: Decimal = form_field("commission", parse_rate, "What a payment to another user costs the payer.")
+    decimals: int = form_field("decimals", parse_decimals, "How many decimals its amounts have.")
 
 
+@about("What is to change of a currency. What is left out stays; its decimals never change.")
 @dataclass(frozen=True, slots=True)
 class CurrencyChangeForm:
     """What changes of a currency; what is left out stays. Its decimals never change: amounts are written in them."""
 
-    description: str | None = form_field("description", parse_full_name, default=None)
-    commission: Decimal | None = form_field("commission", parse_rate, default=None)
+    description: str | None = form_field("description", parse_full_name, "Its name.", default=None)
+    commission: Decimal | None = form_field(
+        "commission",
+        parse_rate,
+        "What a payment to another user costs the payer.",
+        default=None,
+    )
 
 
 @routes.get("/currencies")
+@described("List currencies", "All currencies with their commission, in the order in which they were added.")
 @answers(200, list[CurrencyBody], offline=True)
 async def list_currencies(request: web.Request) -> web.Response:
     """All currencies, in the order of their creation."""
@@ -48,6 +56,7 @@ async def list_currencies(request: web.Request) -> web.Response:
 
 
 @routes.post("/currencies")
+@described("Add a currency", "For admins. Users open their accounts in it when they want to.")
 @answers(201, CurrencyBody, problems=[CurrencyExists, TooManyCurrencies])
 @authenticated(admin=True)
 @form_data(CurrencyForm)
@@ -63,6 +72,10 @@ async def post_currency(request: web.Request, user: User, form: CurrencyForm) ->
 
 
 @routes.patch("/currencies/{currency_id:[A-Z]{3}}")
+@described(
+    "Change a currency",
+    "For admins. What is left out stays. A new commission holds for payments accepted from then on.",
+)
 @answers(200, CurrencyBody)
 @authenticated(admin=True)
 @form_data(CurrencyChangeForm)

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from aiopypay.answers import Header, answers
+from aiopypay.answers import Header, answers, described
 
 routes = web.RouteTableDef()
 
@@ -37,7 +37,12 @@ _ICON = (_FOLDER / "swagger_ui" / "favicon-32x32.png").read_bytes()
 
 
 @routes.get("/")
-@answers(302, headers=(Header("Location", "`/docs` for browsers, `/openapi.json` for anybody else."),), database=False)
+@answers(
+    302,
+    headers=(Header("Location", "`/docs` for browsers, `/openapi.json` for anybody else."),),
+    database=False,
+    documented=False,
+)
 async def get_root(request: web.Request) -> web.Response:
     """Leads browsers (`Accept: text/html`) to the page, and anybody else to this document."""
     page = "/docs" if _accepts_html(request) else "/openapi.json"
@@ -45,6 +50,7 @@ async def get_root(request: web.Request) -> web.Response:
 
 
 @routes.get("/openapi.json")
+@described("Read this document", "The OpenAPI document of this service.")
 @answers(200, dict[str, Any], database=False)
 async def get_document(request: web.Request) -> web.Response:
     """This document."""
@@ -52,6 +58,7 @@ async def get_document(request: web.Request) -> web.Response:
 
 
 @routes.get("/docs")
+@described("Open this page", "This document, to read and to try.")
 @answers(200, str, media_type="text/html", database=False)
 async def get_page(_: web.Request) -> web.Response:
     """Swagger UI: this document, to read and to try."""
@@ -60,28 +67,28 @@ async def get_page(_: web.Request) -> web.Response:
 
 
 @routes.get("/docs/start.js")
-@answers(200, str, media_type="text/javascript", database=False)
+@answers(200, str, media_type="text/javascript", database=False, documented=False)
 async def get_start(_: web.Request) -> web.Response:
     """The script that starts Swagger UI."""
     return web.Response(body=_START, content_type="text/javascript", charset="utf-8")
 
 
 @routes.get("/docs/swagger-ui-bundle.js")
-@answers(200, str, media_type="text/javascript", database=False)
+@answers(200, str, media_type="text/javascript", database=False, documented=False)
 async def get_bundle(_: web.Request) -> web.Response:
     """Swagger UI itself."""
     return web.Response(body=_BUNDLE, content_type="text/javascript", charset="utf-8")
 
 
 @routes.get("/docs/swagger-ui.css")
-@answers(200, str, media_type="text/css", database=False)
+@answers(200, str, media_type="text/css", database=False, documented=False)
 async def get_styles(_: web.Request) -> web.Response:
     """The page's styles."""
     return web.Response(body=_STYLES, content_type="text/css", charset="utf-8")
 
 
 @routes.get("/docs/favicon-32x32.png")
-@answers(200, bytes, media_type="image/png", database=False)
+@answers(200, bytes, media_type="image/png", database=False, documented=False)
 async def get_icon(_: web.Request) -> web.Response:
     """The page's icon."""
     return web.Response(body=_ICON, content_type="image/png")

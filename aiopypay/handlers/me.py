@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from msgspec.structs import replace
 
-from aiopypay.answers import answers
+from aiopypay.answers import about, answers, described
 from aiopypay.auth import AUTHENTICATOR, authenticated
 from aiopypay.errors import WrongPassword
 from aiopypay.fields import parse_password, parse_text
@@ -19,15 +19,17 @@ from aiopypay.store.users import User, lock_caller, replace_password_hash
 routes = web.RouteTableDef()
 
 
+@about("A new password, and the one that it replaces.")
 @dataclass(frozen=True, slots=True)
 class OwnPasswordForm:
     """A new password, and the one that it replaces."""
 
-    current_password: str = form_field("current_password", parse_text)
-    password: str = form_field("password", parse_password)
+    current_password: str = form_field("current_password", parse_text, "Your password until now.")
+    password: str = form_field("password", parse_password, "Your new password.")
 
 
 @routes.get("/api/users/me")
+@described("Read who you are", "The user whose credentials the request bears.")
 @answers(200, PersonBody, offline=True)
 @authenticated()
 async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG001 - all of it is known by now
@@ -36,6 +38,7 @@ async def get_me(request: web.Request, user: User) -> web.Response:  # noqa: ARG
 
 
 @routes.patch("/api/users/me")
+@described("Change your password", "The old password and every token end at once.")
 @answers(200, PersonBody, problems=[WrongPassword])
 @authenticated()
 @form_data(OwnPasswordForm)

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
-from aiopypay.answers import answers
+from aiopypay.answers import about, answers, described
 from aiopypay.errors import DiskHangs, OfflineHoursCap, OfflineOrdersCap, Overloaded, StandInFenced
 from aiopypay.handlers import GROUP_COMMIT, STAND_IN
 from aiopypay.metrics import CONTENT_TYPE
@@ -19,6 +19,11 @@ routes = web.RouteTableDef()
 _UNREADY = (Overloaded, DiskHangs, StandInFenced, OfflineOrdersCap, OfflineHoursCap)
 
 
+@about(
+    "What was accepted while the database was away and is not yet booked.",
+    pending="How many orders.",
+    oldest="When the first of them was accepted; null where there is none.",
+)
 class JournalBody(msgspec.Struct):
     """Orders accepted and not yet booked; `oldest` is when the first of them was accepted."""
 
@@ -26,6 +31,29 @@ class JournalBody(msgspec.Struct):
     oldest: Time | None
 
 
+@about(
+    "How the node is.",
+    status="`ok`, or `attention` where an operator must see to something.",
+    mode=(
+        "`online`, `stand-in` (the database is away) or `settling` (it is back, and what was accepted meanwhile "
+        "is being booked)."
+    ),
+    since="Since when it is in this mode.",
+    journal="What is not yet booked.",
+    lease="Whether this node is the one that stands in for the database when it is away.",
+    fenced="Why the node would not stand in; null where it would.",
+    disk="What is wrong with the node's disk; null where it answers. Nothing is booked or changed here until it does.",
+    settling_waits_for=(
+        "What keeps the journal from being booked until an operator sees to it; null where nothing does."
+    ),
+    refused_at_settling="How many orders were accepted without the database and refused when they were to be booked.",
+    refused_after_changes_elsewhere=(
+        "How many of these were on accounts that somebody changed in SQL just before the database was lost, or "
+        "while it was."
+    ),
+    remembered="What the node knows without the database: `complete` says whether that is all it needs.",
+    version="The service's version.",
+)
 class HealthBody(msgspec.Struct):
     """How the node is.
 
@@ -53,12 +81,14 @@ class HealthBody(msgspec.Struct):
 
 
 @routes.get("/health")
+@described("Read the node's health", "For operators. 200 while the process serves, with or without its database.")
 @answers(200, HealthBody, database=False)
 async def get_health(request: web.Request) -> web.Response:
     """200 while the process serves."""
     return json_response(_body(request.app[STAND_IN].report()))
 
 
+@about("The node is ready.", status="`ready`.", mode="As in `/health`.")
 class ReadyBody(msgspec.Struct):
     """An order sent now is judged: booked, accepted or refused by rule. `mode` as in /health."""
 
@@ -67,6 +97,10 @@ class ReadyBody(msgspec.Struct):
 
 
 @routes.get("/health/ready")
+@described(
+    "Ask whether an order would be judged now",
+    "For load balancers. 200 where it would, else the 503 that it would get.",
+)
 @answers(200, ReadyBody, database=False, problems=_UNREADY)
 async def get_ready(request: web.Request) -> web.Response:
     """200 where an order sent now would be judged, else the 503 that it would get. For load balancers."""
@@ -77,6 +111,7 @@ async def get_ready(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics")
+@described("Read metrics", "For operators: Prometheus' text format.")
 @answers(200, str, media_type="text/plain", database=False)
 async def get_metrics(request: web.Request) -> web.Response:
     """Prometheus' text format."""

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from aiopypay.answers import LOCATION, answers
+from aiopypay.answers import LOCATION, answers, described
 from aiopypay.auth import authenticated
 from aiopypay.errors import NotFound
 from aiopypay.handlers import read
@@ -20,6 +20,11 @@ _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @routes.get("/users/{user_id:[0-9]+}/orders/{order_id:" + _UUID + "}")
+@described(
+    "Read an order",
+    "What has become of a payment, a deposit or a withdrawal of yours: `posted`, `pending` or `refused`, and the "
+    "transfers that it made. Its id is in the receipt, its address in the `Location` header of the answer.",
+)
 @answers(200, OrderBody, headers=(LOCATION,), offline=True)
 @authenticated("user_id")
 async def get_order(request: web.Request, user: User) -> web.Response:

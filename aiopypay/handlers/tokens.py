@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from aiopypay import __version__
-from aiopypay.answers import answers
+from aiopypay.answers import about, answers, described
 from aiopypay.auth import AUTHENTICATOR, Endpoint
 from aiopypay.client_address import client_address
 from aiopypay.errors import (
@@ -33,6 +33,14 @@ FULL_NAME = "Unknown"
 PASSWORD_GRANT = "password"
 
 
+@about(
+    "What answers here.",
+    status="`OK`.",
+    response="What this service is.",
+    version="The service's version.",
+    client="The address that the request came from, as the service sees it.",
+    time="The service's time.",
+)
 class IndexBody(msgspec.Struct):
     """What answers here; `client` is the caller's address as the service sees it."""
 
@@ -43,12 +51,22 @@ class IndexBody(msgspec.Struct):
     time: Time
 
 
+@about(
+    "A new user.",
+    username="The name to log in with.",
+)
 class RegisteredBody(msgspec.Struct):
     """A new user."""
 
     username: str
 
 
+@about(
+    "A bearer token.",
+    access_token="What to send as `Authorization: Bearer …`.",  # noqa: S106 - a text about it
+    token_type="Always `bearer`.",  # noqa: S106 - a text about it
+    expires_in="For how many seconds it is good.",
+)
 class TokenBody(msgspec.Struct):
     """A bearer token and for how many seconds it is good."""
 
@@ -57,26 +75,28 @@ class TokenBody(msgspec.Struct):
     expires_in: int
 
 
+@about("A new user.")
 @dataclass(frozen=True, slots=True)
 class RegistrationForm:
     """A new user."""
 
-    username: str = form_field("username", parse_username)
-    password: str = form_field("password", parse_password)
+    username: str = form_field("username", parse_username, "The name to log in with.")
+    password: str = form_field("password", parse_password, "The password.")
 
 
+@about("The password form of OAuth 2 (RFC 6749, 4.3.2). Only name and password are looked at.")
 @dataclass(frozen=True, slots=True)
 class TokenForm:
     """OAuth2's password form (RFC 6749, 4.3.2); of the optional fields nothing is needed, others are not looked at."""
 
     IGNORES_OTHERS: ClassVar[bool] = True
 
-    username: str = form_field("username", parse_text)
-    password: str = form_field("password", parse_text)
-    grant_type: str | None = form_field("grant_type", parse_grant_type, default=None)
-    scope: str | None = form_field("scope", parse_ignored, default=None)
-    client_id: str | None = form_field("client_id", parse_ignored, default=None)
-    client_secret: str | None = form_field("client_secret", parse_ignored, default=None)
+    username: str = form_field("username", parse_text, "The name to log in with.")
+    password: str = form_field("password", parse_text, "The password.")
+    grant_type: str | None = form_field("grant_type", parse_grant_type, "`password`, where it is sent.", default=None)
+    scope: str | None = form_field("scope", parse_ignored, "Not looked at.", default=None)
+    client_id: str | None = form_field("client_id", parse_ignored, "Not looked at.", default=None)
+    client_secret: str | None = form_field("client_secret", parse_ignored, "Not looked at.", default=None)
 
 
 def oauth_errors(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Endpoint:
@@ -104,7 +124,12 @@ def _oauth_error(problem: Problem) -> str:
     return "server_error" if problem.status >= 500 else "invalid_request"
 
 
+@routes.get("/api")
 @routes.get("/api/")
+@described(
+    "See what answers here",
+    "That the service is there, its version, and the address that your request came from.",
+)
 @answers(200, IndexBody, database=False)
 async def get_index(request: web.Request) -> web.Response:
     """That the service answers, without a look at the database."""
@@ -113,6 +138,7 @@ async def get_index(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/auth/register")
+@described("Register with a name and a password", "As `POST /users`, without a full name.")
 @answers(201, RegisteredBody, problems=[UsernameTaken, TooManyRequests], keyed=True)
 @form_data(RegistrationForm)
 async def post_registration(request: web.Request, form: RegistrationForm) -> web.Response:
@@ -122,6 +148,11 @@ async def post_registration(request: web.Request, form: RegistrationForm) -> web
 
 
 @routes.post("/api/auth/token")
+@described(
+    "Get a token",
+    "A bearer token for a name and a password (the password grant of OAuth 2). Send it as `Authorization: Bearer "
+    "…` until it ends. Also while the database is away, for users whom this node knows.",
+)
 @answers(
     200,
     TokenBody,

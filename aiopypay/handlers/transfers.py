@@ -5,7 +5,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers
+from aiopypay.answers import LOCATION, NEXT_PAGE, Link, answers, described
 from aiopypay.auth import AUTHORITY, authenticated
 from aiopypay.errors import (
     CurrencyMismatch,
@@ -44,14 +44,32 @@ _REFUSALS = (UnknownAccount, SameAccount, CurrencyMismatch, InsufficientFunds, F
 class HistoryQuery:
     """Which transfers: `from` and `to` are user ids, `after` is the id of the last transfer seen."""
 
-    from_user_id: int | None = form_field("from", parse_id, default=None)
-    to_user_id: int | None = form_field("to", parse_id, default=None)
-    sort: Sort = form_field("sort", parse_sort, default="asc")
-    limit: int = form_field("limit", parse_limit, default=100)
-    after: int | None = form_field("after", parse_id, default=None)
+    from_user_id: int | None = form_field(
+        "from",
+        parse_id,
+        "Only transfers from this user (an id of a user, not of an account).",
+        default=None,
+    )
+    to_user_id: int | None = form_field("to", parse_id, "Only transfers to this user.", default=None)
+    sort: Sort = form_field("sort", parse_sort, "`asc`: oldest first; `dsc`: newest first.", default="asc")
+    limit: int = form_field("limit", parse_limit, "How many transfers a page has.", default=100)
+    after: int | None = form_field(
+        "after",
+        parse_id,
+        "The id of the last transfer seen: the page begins behind it.",
+        default=None,
+    )
 
 
 @routes.post("/users/{user_id:[0-9]+}/transfers")
+@described(
+    "Pay",
+    "Moves money from one of your accounts to any other of the same currency. To another user's account the "
+    "commission of the currency comes on top; between your own accounts there is none.\n\n"
+    "Send an `Idempotency-Key`, and send the request again with the same key whenever the answer is missing or is "
+    "503: it is paid once. While the database is away the answer is 202, and the payment is booked when the "
+    "database is back.",
+)
 @answers(200, ReceiptBody, headers=(LOCATION,), links=_TO_ORDER, problems=_REFUSALS)
 @answers(202, PendingBody, headers=(LOCATION,), links=_TO_ORDER, idempotent=True, offline=True)
 @authenticated("user_id")
@@ -68,6 +86,11 @@ async def post_transfer(request: web.Request, user: User, form: TransferForm) ->
 
 
 @routes.get("/users/{user_id:[0-9]+}/transfers")
+@described(
+    "List transfers",
+    'The transfers from and to your accounts, by id. The next page is in the `Link` header (`rel="next"`); where '
+    "there is none, this is the last.",
+)
 @answers(200, list[TransferBody], headers=(NEXT_PAGE,))
 @authenticated("user_id")
 @query_string(HistoryQuery)

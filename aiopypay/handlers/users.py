@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from aiopypay.answers import Link, answers
+from aiopypay.answers import Link, about, answers, described
 from aiopypay.errors import TooManyRequests, UsernameTaken
 from aiopypay.fields import parse_full_name, parse_password, parse_username
 from aiopypay.forms import form_data, form_field
@@ -14,16 +14,18 @@ from aiopypay.representations import UserBody, json_response
 routes = web.RouteTableDef()
 
 
+@about("A new user.")
 @dataclass(frozen=True, slots=True)
 class UserForm:
     """A new user."""
 
-    username: str = form_field("username", parse_username)
-    password: str = form_field("password", parse_password)
-    full_name: str = form_field("full_name", parse_full_name, default="Unknown")
+    username: str = form_field("username", parse_username, "The name to log in with.")
+    password: str = form_field("password", parse_password, "The password.")
+    full_name: str = form_field("full_name", parse_full_name, "The name that people go by.", default="Unknown")
 
 
 @routes.post("/users")
+@described("Register", "Makes a new user with one account in each currency. No credentials are needed.")
 @answers(
     201,
     UserBody,

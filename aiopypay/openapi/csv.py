@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from aiopypay.forms import fields_of
 from aiopypay.openapi.examples import example_of
-from aiopypay.openapi.schemas import Schema, form_schemas
+from aiopypay.openapi.inputs import form_schemas
+from aiopypay.openapi.schemas import Schema
 
 
 def csv_content(form: type) -> Schema:
@@ -15,7 +16,8 @@ def csv_content(form: type) -> Schema:
     optional = [name for name, field in fields.items() if field.default is not dataclasses.MISSING]
     described = (
         f"CSV (RFC 4180) in UTF-8. The first line has the names of the columns, in any order: {', '.join(fields)}. "
-        f"There may be none for {' and '.join(optional)}; an empty cell there is a field that is not sent."
+        f"There may be none for {' and '.join(optional)}; an empty cell there is a field that is not sent. "
+        "Rows of empty cells are left out."
     )
     members = form_schemas(items)[0]["properties"]
     example = [_cell(example_of(members[name], {}, name)) for name in fields]

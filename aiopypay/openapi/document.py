@@ -1,8 +1,6 @@
 """The document: one operation for each route, in the order of the routes."""
 
-import inspect
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,22 +10,13 @@ from aiopypay import __version__
 from aiopypay.answers import CSV, FORM, JSON, Traits, traits_of
 from aiopypay.openapi.csv import csv_content
 from aiopypay.openapi.examples import example_of
+from aiopypay.openapi.inputs import form_schemas, has_fields, item_schemas, path_parameters
+from aiopypay.openapi.inputs import query_parameters as query
 from aiopypay.openapi.responses import PROBLEM_SCHEMA, responses
-from aiopypay.openapi.schemas import REFERENCE, Schema, body_schemas, form_schemas, has_fields, path_parameters
-from aiopypay.openapi.schemas import query_parameters as query
+from aiopypay.openapi.schemas import REFERENCE, Schema, body_schemas
+from aiopypay.openapi.texts import DESCRIPTION, TAGS
 
 TOKEN_PATH = "/api/auth/token"
-DESCRIPTION = """\
-Users, accounts and transfers with commission. While its database is down the service keeps taking payments, refuses
-those that are not covered, and books each accepted one exactly once when the database is back.
-
-Writes take forms and JSON alike. Amounts are decimals in the major unit of the currency. In requests JSON strings of
-them are taken, too; with the header `Prefer: money=string` those in answers are strings of the same digits. A problem
-is `application/problem+json`; its `type` is stable. So is what is refused on any route: 400 (not HTTP), 408 (a
-request that does not come in time; the connection is closed), 413 (too large), 417 (an `Expect` that cannot be met),
-431 (request line and headers over 32 KiB), and 403 (`/problems/cross-site`: a page of another site asked for something
-other than to read).
-"""
 _REQUEST_ID: Schema = {
     "name": "X-Request-ID",
     "in": "header",
@@ -45,7 +34,7 @@ _KEYED = "The same request with the same key is answered as the first one was, f
 
 def document(router: web.UrlDispatcher) -> Schema:
     """Returns the OpenAPI document of all routes."""
-    routes = [route for route in router.routes() if route.method != "HEAD"]
+    routes = list(operations_of(router))
     bodies, components = body_schemas(
         answer.body for route in routes for answer in traits_of(route.handler).answers if answer.body is not None
     )
@@ -55,11 +44,10 @@ def document(router: web.UrlDispatcher) -> Schema:
     schemes = _security_schemes({route.resource.canonical for route in routes if route.resource})
     for route in routes:
         assert route.resource is not None  # noqa: S101 - only system routes have none
-        tag, description = _tag(route.handler)
-        tags[tag] = description
+        tag = _tag(route.handler)
+        tags[tag] = TAGS.get(tag, "")
         operation = _operation(route, bodies, components)
-        if traits_of(route.handler).authenticated:
-            operation["security"] = [{name: []} for name in schemes]
+        operation["security"] = [{name: []} for name in schemes] if traits_of(route.handler).authenticated else []
         paths.setdefault(route.resource.canonical, {})[route.method.lower()] = {"tags": [tag], **operation}
     return {
         "openapi": "3.1.0",
@@ -67,6 +55,7 @@ def document(router: web.UrlDispatcher) -> Schema:
             "title": "aiopypay",
             "version": __version__,
             "description": DESCRIPTION,
+            "contact": {"name": "the aiopypay authors"},
             "license": {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         },
         "servers": [{"url": "/"}],
@@ -74,6 +63,20 @@ def document(router: web.UrlDispatcher) -> Schema:
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": schemes},
     }
+
+
+def operations_of(router: web.UrlDispatcher) -> Iterator[web.AbstractRoute]:
+    """Yields the routes that are operations of the API, each under one of its addresses.
+
+    One with a slash at its end is another address of the one without.
+    """
+    paths = {resource.canonical for resource in router.resources()}
+    for route in router.routes():
+        assert route.resource is not None  # noqa: S101 - only system routes have none
+        path = route.resource.canonical
+        is_other_address = path.endswith("/") and path.rstrip("/") in paths
+        if route.method != "HEAD" and traits_of(route.handler).documented and not is_other_address:
+            yield route
 
 
 def encoded(openapi: Schema) -> bytes:
@@ -87,15 +90,13 @@ def _operation(route: web.AbstractRoute, bodies: dict[Any, Schema], components: 
     assert route.resource is not None  # noqa: S101 - the caller has looked
     pattern = route.resource.get_info().get("pattern")
     path = path_parameters(pattern.pattern) if pattern else []
-    summary, _, rest = (inspect.getdoc(handler) or "").partition("\n")
     operation: Schema = {
         "operationId": handler.__name__,
-        "summary": summary,
+        "summary": traits.summary,
+        "description": traits.description,
         "parameters": _parameters(traits, path, components),
         "responses": responses(traits, bool(path), bodies, components),
     }
-    if rest.strip():
-        operation["description"] = rest.strip()
     if has_fields(traits.body):
         operation["requestBody"] = _request_body(traits, components)
     return operation
@@ -116,6 +117,7 @@ def _request_body(traits: Traits, components: dict[str, Schema]) -> Schema:
     form = traits.body
     assert form is not None  # noqa: S101 - the caller has looked
     as_text, as_json = form_schemas(form)
+    components.update(item_schemas(form))
     schemas = {JSON: as_json, FORM: as_text}
     content: dict[str, Schema] = {}
     for media_type in traits.body_types:
@@ -123,7 +125,7 @@ def _request_body(traits: Traits, components: dict[str, Schema]) -> Schema:
             content[CSV] = csv_content(form)
             continue
         schema = schemas[media_type]
-        name = form.__name__ if schema == as_json else f"{form.__name__}Text"
+        name = schema["title"]
         components[name] = schema
         example = _request_example(schema, components)
         content[media_type] = {"schema": {"$ref": REFERENCE.format(name=name)}, "example": example}
@@ -134,9 +136,9 @@ def _request_example(schema: Schema, components: dict[str, Schema]) -> Schema:
     return {name: example_of(member, components, name) for name, member in schema["properties"].items()}
 
 
-def _tag(handler: Callable[..., Any]) -> tuple[str, str]:
-    """Returns the name and the description of the part of the service that the handler's module is."""
-    return handler.__module__.rpartition(".")[2], inspect.getdoc(sys.modules[handler.__module__]) or ""
+def _tag(handler: Callable[..., Any]) -> str:
+    """Returns the name of the part of the service that the handler's module is."""
+    return handler.__module__.rpartition(".")[2]
 
 
 def _security_schemes(paths: set[str]) -> Schema:

@@ -1,6 +1,5 @@
 """The answers of an operation: its successes as declared, its problems from their classes."""
 
-import inspect
 from collections import defaultdict
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -10,7 +9,8 @@ from aiopypay import errors
 from aiopypay.answers import LOCATION, Answer, Header, Traits
 from aiopypay.errors import Problem
 from aiopypay.openapi.examples import example_of
-from aiopypay.openapi.schemas import Schema
+from aiopypay.openapi.schemas import REFERENCE, Schema
+from aiopypay.openapi.texts import meaning_of
 
 REQUEST_ID = Header("X-Request-ID", "The id of the request: the client's, if it sent a sane one.")
 MODE = Header("Aiopypay-Mode", "Sent while the database is away.", {"type": "string", "const": "stand-in"}, False)
@@ -24,8 +24,8 @@ PROBLEM_SCHEMA: Schema = {
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference", "description": "Stable, and meant for programs."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
+        "title": {"type": "string", "description": "What kind of problem it is, in words."},
+        "status": {"type": "integer", "description": "The status of the answer."},
         "detail": {"type": "string", "description": "Meant for people."},
         "instance": {"type": "string", "description": "The id of the request."},
         "field": {"type": "string", "description": "The part of the request that is wrong."},
@@ -63,14 +63,13 @@ def responses(traits: Traits, has_path: bool, bodies: dict[Any, Schema], compone
     for problem in sorted(_problems(traits, has_path), key=lambda problem: (problem.status, problem.slug)):
         by_status[problem.status].append(problem)
     for status, problems in by_status.items():
-        failure = _failure(status, problems)
-        failure["content"].update(found.get(str(status), {}).get("content", {}))
-        found[str(status)] = failure
+        found[str(status)] = _failure(status, problems, found.get(str(status), {}).get("content", {}))
     return dict(sorted(found.items()))
 
 
 def _problems(traits: Traits, has_path: bool) -> set[type[Problem]]:
-    problems: set[type[Problem]] = {errors.InternalError, *traits.problems}
+    # What is not HTTP is refused on any route.
+    problems: set[type[Problem]] = {errors.InternalError, errors.InvalidRequest, *traits.problems}
     if has_path:
         problems.add(errors.NotFound)
     if traits.database or traits.authenticated:
@@ -103,7 +102,8 @@ def _success(answer: Answer) -> Schema:
     return response
 
 
-def _failure(status: int, problems: list[type[Problem]]) -> Schema:
+def _failure(status: int, problems: list[type[Problem]], declared: Schema) -> Schema:
+    """What is `declared` for this status besides problems has a shape that these have, too: clients look at one."""
     headers = [REQUEST_ID, MODE]
     if any(problem.retry_after_seconds is not None for problem in problems):
         headers.append(RETRY_AFTER)
@@ -111,18 +111,13 @@ def _failure(status: int, problems: list[type[Problem]]) -> Schema:
         headers.append(CHALLENGE)
     if problems == [errors.OrderRefused]:
         headers.append(LOCATION)
-    schema = {
-        "$ref": "#/components/schemas/Problem",
-        "properties": {
-            "type": {"enum": [_type(problem) for problem in problems]},
-            "status": {"const": status},
-        },
-    }
+    schemas = [content["schema"] for content in declared.values()]
+    schema = schemas[0] if schemas else {"$ref": REFERENCE.format(name="Problem")}
     examples = {problem.slug: {"summary": problem.title, "value": _example(problem)} for problem in problems}
     return {
-        "description": " · ".join(dict.fromkeys(problem.title for problem in problems)),
+        "description": "\n".join(f"- `{_type(problem)}`: {meaning_of(problem)}" for problem in problems),
         "headers": _headers(headers),
-        "content": {"application/problem+json": {"schema": schema, "examples": examples}},
+        "content": {"application/problem+json": {"schema": schema, "examples": examples}, **declared},
     }
 
 
@@ -136,7 +131,7 @@ def _example(problem: type[Problem]) -> Schema:
         "type": _type(problem),
         "title": problem.title,
         "status": problem.status,
-        "detail": (inspect.getdoc(problem) or problem.title).partition("\n")[0],
+        "detail": meaning_of(problem),
         "instance": "0d3f8e0a6e0b4b0a9f5c1d2e3f4a5b6c",
         **(order if problem is errors.OrderRefused else {}),
     }

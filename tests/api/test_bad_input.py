@@ -240,7 +240,7 @@ async def test_what_is_no_password_is_refused(alice: Caller, password: str, spel
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("full_name", ["", "nul\0", "x" * 10_000], ids=["empty", "NUL", "10 kB"])
+@pytest.mark.parametrize("full_name", ["nul\0", "x" * 10_000], ids=["NUL", "10 kB"])
 async def test_what_is_no_full_name_is_refused(alice: Caller, full_name: str, spelling: str) -> None:
     fields = {"username": "carol", "password": PASSWORD, "full_name": full_name}
     await refused(alice, "/users", fields, spelling, "full_name")

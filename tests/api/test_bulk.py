@@ -98,7 +98,6 @@ class TestEach:
             ({"from": 1, "to": 1, "amount": {"x": 1}}, "amount"),
             ({"from": 1, "to": 1, "amount": 1, "colour": "red"}, "colour"),
             ({"from": 1, "to": 1, "amount": 1, "key": "two words"}, "key"),
-            ({"from": 1, "to": 1, "amount": 1, "key": ""}, "key"),
             ({"from": 1, "to": 1, "amount": 1, "key": 7}, "key"),
             ({"from": 1, "to": 1, "amount": 1, "comment": "x" * 256}, "comment"),
             ({"from": True, "to": 1, "amount": 1}, "from"),
@@ -313,6 +312,24 @@ class TestCsv:
         text = mark + ending.join(["from,to,amount", row, "", row, ""])
         assert told(await send_csv(alice, "?mode=all", text)) == [Decimal("98.99"), Decimal("97.98")]
 
+    @pytest.mark.parametrize("mode", ["each", "all"])
+    async def test_a_row_of_nothing_but_commas_is_an_empty_row(
+        self, service: Service, alice: Caller, bob: Caller, mode: str
+    ) -> None:
+        row = f"{alice.accounts['USD']},{bob.accounts['USD']}"
+        text = f",,,\nfrom,to,amount,comment\n,,,\n{row},1,\n,,,\n,\n{row},1,\n,,,\n"
+        first = await send_csv(alice, f"?mode={mode}", text, key="may")
+        assert told(first) == [Decimal("98.99"), Decimal("97.98")]
+        assert (await send_csv(alice, f"?mode={mode}", text, key="may")).ok() == first.ok()
+        assert booked(service) == 2
+        problem = (await send_csv(alice, "?mode=all", f"from,to,amount\n,,\n{row},1\n,,\n{row},x\n")).problem(400)
+        assert (problem["index"], problem["detail"][:15]) == (1, "line 5: amount:")
+
+    async def test_empty_rows_do_not_count(self, alice: Caller, bob: Caller) -> None:
+        row = f"{alice.accounts['USD']},{bob.accounts['USD']},0.01\n"
+        text = "from,to,amount\n" + ",,\n" * 1500 + row + ",,\n" * 1500 + row
+        assert len(told(await send_csv(alice, "?mode=each", text, key="may"))) == 2
+
     async def test_a_key_is_a_column(self, service: Service, alice: Caller, bob: Caller) -> None:
         row = f"{alice.accounts['USD']},{bob.accounts['USD']},1"
         text = f"from,to,amount,key\n{row},rent\n{row},\n"
@@ -327,6 +344,12 @@ class TestCsv:
             ("?mode=each", "from,to\n1,2\n", "line 1", "amount"),
             ("?mode=each", "from,to,amount,colour\n1,2,3,red\n", "line 1", "colour"),
             ("?mode=each", "from,to,amount,to\n1,2,3,2\n", "line 1", "to"),
+            ("?mode=each", "from,to,amount,\n1,2,3,\n", "line 1", "column 4"),
+            ("?mode=each", "from, ,amount\n1,2,3\n", "line 1", "column 2"),
+            ("?mode=each", "\n,,\nfrom,to,Amount\n1,2,3\n", "line 3", "Amount"),
+            ("?mode=each", "from,to,сумма\n1,2,3\n", "line 1", "сумма"),
+            ("?mode=each", "from;to;amount\n1;2;3\n", "are from, to, amount", "from;to;amount"),
+            ("?mode=each", "from,to,amount\n,,\n", "line 2", None),
             ("?mode=each", "", "line 1", "from"),
             ("?mode=each", "from,to,amount\n", "line 2", None),
             ("?mode=each", 'from,to,amount\n1,2,"3"x\n', "line 2", None),
@@ -384,6 +407,21 @@ class TestCsv:
         row = f"{alice.accounts['USD']},{bob.accounts['USD']},10,"
         assert (await send_csv(alice, "?mode=each", f"from,to,amount,comment\n{row}\n", key="bulk")).ok() == first.ok()
         assert booked(service) == 1
+
+
+class TestUnsent:
+    async def test_what_is_null_or_empty_was_not_sent(self, service: Service, alice: Caller, bob: Caller) -> None:
+        members: list[dict[str, Any]] = [{"comment": None}, {"comment": ""}, {"key": None}, {"key": ""}, {}]
+        answer = await send(alice, "each", [pays(alice, bob, 1, **fields) for fields in members], key="may")
+        assert [result["transfers"][0]["comment"] for result in answer.ok()] == ["External payment"] * 5
+        again = await send(alice, "each", [pays(alice, bob, 1, **fields) for fields in members], key="may")
+        assert again.ok() == answer.ok()
+        assert booked(service) == 5
+
+    async def test_in_all_or_none_it_is_the_same_content(self, service: Service, alice: Caller, bob: Caller) -> None:
+        first = await send(alice, "all", [pays(alice, bob, 1, comment=None), pays(alice, bob, 2, key="")], key="may")
+        assert first.ok() == (await send(alice, "all", [pays(alice, bob, 1), pays(alice, bob, 2)], key="may")).ok()
+        assert booked(service) == 2
 
 
 class TestItemKeys:

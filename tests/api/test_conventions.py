@@ -166,7 +166,7 @@ async def test_json_is_accepted_alike(service: Service, content_type: str) -> No
         None,
         "",
         "text/plain",
-        "multipart/form-data; boundary=x",
+        "multipart/mixed; boundary=x",
         "application/octet-stream",
         "application/xml",
         "application/jsonp",
@@ -206,6 +206,99 @@ async def test_a_route_without_fields_has_the_same_conventions(service: Service)
     (await caller.post(path, document={})).ok()
 
 
+# multipart/form-data
+
+MULTIPART = "multipart/form-data; boundary=limit"
+
+
+def multipart(*parts: tuple[str, str]) -> bytes:
+    """Parts of a form: what stands behind `form-data` in the first header, and the rest of headers and text."""
+    lines = [f"--limit\r\nContent-Disposition: form-data{head}\r\n{rest}\r\n" for head, rest in parts]
+    return "".join([*lines, "--limit--\r\n"]).encode()
+
+
+NAME, SECRET = ('; name="username"', "\r\nvasya"), ('; name="password"', "\r\ncorrect horse")
+
+
+@pytest.mark.parametrize(
+    ("full_name", "told"),
+    [
+        ('; name="full_name"', "\r\nВася\nПупкин"),
+        ("; name=full_name", "Content-Type: text/plain; charset=UTF-8\r\n\r\nВася\nПупкин"),
+        ('; name="full_name"', "Content-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\n\r\nВася\nПупкин"),
+    ],
+)
+async def test_text_in_multipart_is_as_in_a_form(service: Service, full_name: str, told: str) -> None:
+    body = multipart(NAME, (full_name, told), SECRET)
+    assert (await users(service, body, MULTIPART)).ok(201)["full_name"] == "Вася\nПупкин"
+    (await Caller(service, 2, "vasya", "correct horse", {}).get("/api/users/me")).ok()
+
+
+@pytest.mark.parametrize("what", ["transfer", "deposit", "account"])
+async def test_every_route_of_forms_takes_multipart(service: Service, what: str) -> None:
+    caller = await service.register()
+    own = caller.accounts["USD"]
+    path, fields, status = {
+        "transfer": (f"/users/{caller.id}/transfers", {"from": own, "to": own, "amount": "1", "comment": ""}, 400),
+        "deposit": ("/api/balances", {"user_id": caller.id, "value": "1.50", "account_id": ""}, 201),
+        "account": (f"/users/{caller.id}/accounts/USD", {}, 200),
+    }[what]
+    body = multipart(*((f'; name="{name}"', f"\r\n{value}") for name, value in fields.items()))
+    answer = await caller.post(path, body=body, headers={"Content-Type": MULTIPART})
+    assert answer.status == status, answer.text
+    assert "same-account" in answer.text or status < 400
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        (('; name="full_name"; filename="me.txt"', "\r\nVasya"), "full_name"),
+        (('; name="full_name"; filename=""', "\r\n"), "full_name"),
+        (('; name="full_name"', "Content-Type: application/json\r\n\r\n{}"), "full_name"),
+        (('; name="full_name"', "Content-Type: text/plain; charset=latin-1\r\n\r\nx"), "full_name"),
+        (('; name="full_name"', "Content-Transfer-Encoding: base64\r\n\r\neHg="), "full_name"),
+        (('; name="full_name"', "\r\nx\0"), "full_name"),
+        (('; name="username"', "\r\nvasya"), "username"),
+        (('; name="is_admin"', "\r\n1"), "is_admin"),
+        (("", "\r\nx"), None),
+        (('; name="full_name"', "Content-Length: 9\r\n\r\nx"), None),
+        (('; name="full_name"', "no colon\r\n\r\nx"), None),
+        (('; name="full_name"', "X: " + "x" * 5000 + "\r\n\r\nx"), None),
+    ],
+)
+async def test_a_part_that_is_no_text_is_refused(
+    shared_service: Service, part: tuple[str, str], field: str | None
+) -> None:
+    (await users(shared_service, multipart(NAME, SECRET, part), MULTIPART)).problem(400, field=field)
+    assert registered(shared_service) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (multipart(NAME, SECRET)[:-4], MULTIPART),
+        (multipart(NAME, SECRET)[:-30], MULTIPART),
+        (b"--limit", MULTIPART),
+        (FORM_BODY, MULTIPART),
+        (multipart(NAME, SECRET), "multipart/form-data"),
+        (multipart(NAME, SECRET), "multipart/form-data; boundary="),
+        (multipart(NAME, SECRET), "multipart/form-data; boundary=other"),
+        (multipart(NAME, SECRET), "multipart/form-data; boundary=\u00fc"),
+        (multipart(NAME, SECRET), 'multipart/form-data; boundary="' + "x" * 3000 + '"'),
+        (multipart(*[NAME] * 150), MULTIPART),
+    ],
+)
+async def test_what_is_no_multipart_body_is_400(shared_service: Service, body: bytes, content_type: str) -> None:
+    (await users(shared_service, body, content_type)).problem(400, "invalid-request")
+    assert registered(shared_service) == 0
+
+
+async def test_a_multipart_body_is_bounded_as_others_are(shared_service: Service) -> None:
+    large = multipart(NAME, SECRET, ('; name="full_name"', "\r\n" + "x" * 16_384))
+    (await users(shared_service, large, MULTIPART)).problem(413)
+    assert registered(shared_service) == 0
+
+
 # Fields
 
 
@@ -222,8 +315,8 @@ async def test_a_route_without_fields_has_the_same_conventions(service: Service)
         (b"username=&password=correct+horse", "username"),
         (b"username&password=correct+horse", "username"),
         (b"username=vasya&password=", "password"),
-        (b"username=vasya&password=correct+horse&full_name=", "full_name"),
         (b"username=vasya&password=correct+horse&full_name=%ff", "full_name"),
+        (b"username=vasya&password=correct+horse&full_name=&full_name=", "full_name"),
         (b"username=vasya&password=correct+horse&full_name=\xff", "full_name"),
         (b"username=vasya&password=correct+horse&full_name=%00", "full_name"),
         (b"username=vasya&password=correct+horse&full_name=%ED%A0%80", "full_name"),
@@ -272,7 +365,7 @@ async def test_a_wrong_field_of_json_is_named(shared_service: Service, body: byt
         b"[" * 8_000,
         b'{"username":' * 1_000,
         b'{"a":' + b"[" * 7_000 + b"]" * 7_000 + b"}",
-        b"\xef\xbb\xbf" + JSON_BODY,
+        b"\xef\xbb\xbf" * 2 + JSON_BODY,
         b"\xff\xfe{\x00}\x00",
         b"9" * 16_000,
         b"username=vasya&password=correct+horse",
@@ -285,6 +378,28 @@ async def test_a_wrong_field_of_json_is_named(shared_service: Service, body: byt
 async def test_what_is_no_json_object_is_400(shared_service: Service, body: bytes) -> None:
     (await users(shared_service, body, JSON["Content-Type"])).problem(400, "invalid-request")
     assert registered(shared_service) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"username=vasya&password=correct+horse&full_name=", FORM["Content-Type"]),
+        (b"\xef\xbb\xbf" + FORM_BODY, FORM["Content-Type"]),
+        (b'{"username": "vasya", "password": "correct horse", "full_name": ""}', JSON["Content-Type"]),
+        (b'{"username": "vasya", "password": "correct horse", "full_name": null}', JSON["Content-Type"]),
+        (b"\xef\xbb\xbf" + JSON_BODY, JSON["Content-Type"]),
+    ],
+)
+async def test_what_is_empty_or_null_was_not_sent_and_a_byte_order_mark_is_nothing(
+    service: Service, body: bytes, content_type: str
+) -> None:
+    assert (await users(service, body, content_type)).ok(201)["full_name"] == "Unknown"
+
+
+async def test_an_empty_parameter_was_not_sent(service: Service) -> None:
+    caller = await service.register()
+    assert (await caller.get(f"/users/{caller.id}/transfers?from=&to=&sort=&limit=&after=")).ok() == []
+    (await caller.get(f"/users/{caller.id}/transfers?limit=&limit=")).problem(400, field="limit")
 
 
 async def test_an_unknown_fields_name_cannot_swell_the_answer(shared_service: Service) -> None:

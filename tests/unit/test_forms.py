@@ -19,7 +19,8 @@ class Payment:
 
     account_id: int = form_field("from", parse_id)
     amount: Decimal = form_field("amount", parse_amount)
-    comment: str | None = form_field("comment", parse_comment, default=None)
+    comment: str | None = form_field("comment", parse_comment, keeps_empty=True, default=None)
+    reference: int | None = form_field("reference", parse_id, default=None)
 
 
 def test_fields_may_come_in_any_order() -> None:
@@ -36,6 +37,16 @@ def test_an_optional_field_may_be_left_out() -> None:
     assert build(Payment, [("from", "4"), ("amount", "1")]).comment is None
 
 
+@pytest.mark.parametrize("raw", ["", None])
+def test_an_optional_field_that_is_empty_or_null_was_not_sent(raw: str | None) -> None:
+    assert build(Payment, [("from", "4"), ("amount", "1"), ("reference", raw)]) == Payment(4, Decimal(1))
+
+
+def test_an_empty_one_is_told_apart_where_it_is_to_be() -> None:
+    assert build(Payment, [("from", "4"), ("amount", "1"), ("comment", "")]).comment == ""
+    assert build(Payment, [("from", "4"), ("amount", "1"), ("comment", None)]).comment is None
+
+
 @pytest.mark.parametrize(
     ("pairs", "field", "says"),
     [
@@ -50,6 +61,10 @@ def test_an_optional_field_may_be_left_out() -> None:
         ([("from", "4"), ("amount", None)], "amount", "must be"),
         ([("from", "4"), ("amount", ["1"])], "amount", "must be"),
         ([("from", {"id": 4}), ("amount", "1")], "from", "must be"),
+        ([("from", ""), ("amount", "1")], "from", "must be"),
+        ([("from", "4"), ("amount", "1"), ("reference", None), ("reference", "")], "reference", "repeated"),
+        ([("from", "4"), ("amount", "1"), ("reference", "")] * 2, "from", "repeated"),
+        ([("from", "4"), ("amount", "1"), ("reference", [])], "reference", "must be"),
     ],
 )
 def test_a_wrong_field_is_named(pairs: list[tuple[str, Any]], field: str, says: str) -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiopypay.errors import InvalidRequest
+from aiopypay.forms import build
 from aiopypay.idempotency import HEADER, fingerprint, idempotency_key, order_id
+from aiopypay.transfer_orders import TransferForm, content_of
 
 
 def key_of(*values: str) -> str | None:
@@ -78,6 +80,24 @@ def test_amounts_of_one_value_are_one_content(amount: str) -> None:
 )
 def test_everything_else_is_another_content(other: bytes) -> None:
     assert fingerprint("route", source=4, amount=Decimal(10), comment=None) != other
+
+
+@pytest.mark.parametrize(
+    ("comment", "content"),
+    [
+        (None, "baf81093c5edf1de29879d1d25070dcfdcd03b75ce748d94d360eff821ac58cb"),
+        ("", "0c3fbf17edd13933d57f6e4c81dc9fdad4b044cc49d2002bcefd9845d6295cf4"),
+        ("tea", "e66dff36ebb4327a22af114c8298374db36abca6b10e856958e46b5f00738d31"),
+    ],
+)
+def test_a_transfers_content_never_changes(comment: str | None, content: str) -> None:
+    pairs = [("from", "4"), ("to", "7"), ("amount", "10.50")] + ([] if comment is None else [("comment", comment)])
+    assert content_of(build(TransferForm, pairs)).hex() == content
+
+
+def test_a_deposits_content_never_changes() -> None:
+    content = fingerprint("POST /api/balances", user_id=2, value=Decimal("1.5"), account_id=None)
+    assert content.hex() == "19ad1508d07e9d51a0a22166d50f52c7d90e1ffde6ed8a943df58477b21b7ec1"
 
 
 def test_the_order_of_fields_does_not_matter() -> None:
