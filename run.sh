@@ -204,7 +204,7 @@ cleanup() {
         .venv/bin/python -m aiopypay db stop || fail "Nothing was removed: PostgreSQL still runs."
     fi
     rm -rf -- "$data" .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .grimp_cache .hypothesis .import_linter_cache \
-        aiopypay.egg-info build
+        aiopypay.egg-info build tests/clients/node_modules
     echo "Removed."
 }
 
