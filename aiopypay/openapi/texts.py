@@ -9,9 +9,9 @@ DESCRIPTION = """\
 Users, accounts and payments with commission. While its database is down the service keeps taking payments, refuses
 those that are not covered, and books each accepted one exactly once when the database is back.
 
-Requests may be forms or JSON. An optional field that is empty, or null in JSON, counts as not sent. Amounts are
-decimals in the major unit of their currency; in requests they may be numbers or strings of digits (`"10.50"`).
-With the header `Prefer: money=string` those in answers are strings of the same digits.
+Requests may be forms (`multipart/form-data` with parts of text, too) or JSON. An optional field that is empty, or null
+in JSON, counts as not sent. Amounts are decimals in the major unit of their currency; in requests they may be numbers
+or strings of digits (`"10.50"`). With the header `Prefer: money=string` those in answers are strings of the same digits.
 
 A problem is `application/problem+json` (RFC 9457); programs should look at its `type`, which is stable. Any request may
 also be answered 400 (not HTTP), 403 (`/problems/cross-site`: a page of another site asked for something other than to
@@ -28,7 +28,7 @@ TAGS: Mapping[str, str] = {
     "currencies": "Currencies and their commission.",
     "documentation": "This document.",
     "me": "The user who asks.",
-    "operation": "For those who run the service. Both answer without a database.",
+    "operation": "For those who run the service. They answer without a database.",
     "orders": "What has become of a payment, a deposit or a withdrawal.",
     "tokens": "Registration and tokens, as client-transactions-api has them.",
     "transfers": "Payments and their history.",

@@ -90,7 +90,14 @@ async def test_the_demonstration_of_client_transactions_api(
     assert (await transact("-482.75")).ok(201)["detail"] == detail
     message = "Not enough funds (358.63) for a -1420.69 transaction!"
     detail = {"user_id": 2, "value": Decimal("-1420.69"), "balance": Decimal("358.63"), "message": message}
-    assert (await transact("-1420.69")).ok(402) == {"detail": detail}
+    answer = await transact("-1420.69")
+    assert answer.ok(402) == {
+        "type": "/problems/insufficient-funds",
+        "title": "Insufficient funds",
+        "status": 402,
+        "detail": detail,
+        "instance": answer.headers["X-Request-ID"],
+    }
     assert (await service.get("/api/balances/my", **authorization)).ok()["value"] == Decimal("358.63")
     order_state = (await service.get(accepted.headers["Location"], **authorization)).ok()
     assert order_state["status"] == "pending"
