@@ -51,6 +51,10 @@ class JournalBody(msgspec.Struct):
         "How many of these were on accounts that somebody changed in SQL just before the database was lost, or "
         "while it was."
     ),
+    database_roles=(
+        "Whether migrations run as another role of the database than the service's (`separate`) or as the same (`one`); "
+        "null while that is not known."
+    ),
     remembered="What the node knows without the database: `complete` says whether that is all it needs.",
     version="The service's version.",
 )

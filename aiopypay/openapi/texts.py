@@ -11,7 +11,7 @@ those that are not covered, and books each accepted one exactly once when the da
 
 Requests may be forms (`multipart/form-data` with parts of text, too) or JSON. An optional field that is empty, or null
 in JSON, counts as not sent. Amounts are decimals in the major unit of their currency; in requests they may be numbers
-or strings of digits (`"10.50"`). With the header `Prefer: money=string` those in answers are strings of the same digits.
+or strings of digits (`"10.50"`). With the header `Prefer: money=string` those in answers are strings, too.
 
 A problem is `application/problem+json` (RFC 9457); programs should look at its `type`, which is stable. Any request may
 also be answered 400 (not HTTP), 403 (`/problems/cross-site`: a page of another site asked for something other than to
