@@ -1,8 +1,8 @@
 """@form_data and @query_string: a request becomes a dataclass, or a 400 that names the field.
 
 A form is a dataclass whose fields are declared with `form_field`. Values are parsed from their raw text, so a
-number in JSON never passes through a float. What is no field of it is refused, unless it says IGNORES_OTHERS. An optional
-field that comes empty, or in JSON as null, was not sent: so spreadsheets, pages and most languages' clients send nothing.
+number in JSON never passes through a float. What is no field of it is refused, unless it says IGNORES_OTHERS. An
+optional field that comes empty, or in JSON as null, was not sent: so spreadsheets, pages and clients send nothing.
 """
 
 import asyncio

@@ -52,8 +52,8 @@ class JournalBody(msgspec.Struct):
         "while it was."
     ),
     database_roles=(
-        "Whether migrations run as another role of the database than the service's (`separate`) or as the same (`one`); "
-        "null while that is not known."
+        "`separate` where the service's role in the database cannot switch off what keeps history as it is, `one` "
+        "where it can; null while that is not known."
     ),
     remembered="What the node knows without the database: `complete` says whether that is all it needs.",
     version="The service's version.",

@@ -36,6 +36,7 @@ TAGS: Mapping[str, str] = {
 }
 
 MEANINGS: Mapping[type[Problem], str] = {
+    errors.AccessChanged: "What you may do changed while the request came. Nothing was done; try again.",
     errors.CommitInDoubt: "The answer of the database is missing: it may be booked. Ask again with the same "
     "`Idempotency-Key`.",
     errors.CurrencyExists: "There is a currency with this id already.",
@@ -70,6 +71,7 @@ MEANINGS: Mapping[type[Problem], str] = {
     errors.TooManyRequests: "Too many requests. Nothing was done; `Retry-After` says when to try again.",
     errors.UnknownAccount: "There is no such account.",
     errors.UnknownCurrency: "There is no such currency.",
+    errors.UnsupportedGrantType: "`grant_type` is not `password`.",
     errors.UnsupportedMediaType: "The body has a type that this route does not take, or is not UTF-8.",
     errors.UserDeactivated: "The credentials are right, but the user is deactivated.",
     errors.UsernameTaken: "Somebody has this name, perhaps in other case.",
