@@ -46,20 +46,28 @@ async def _start(settings: Settings) -> web.AppRunner:
     await prepare_database(settings)
     app = create_app(settings)
     runner = Runner(app, trusted_proxies=settings.trusted_proxies, connections_max=connections_max)
-    await runner.setup()
     try:
-        await runner.listen(settings.host, settings.port)
-    except OSError as error:
+        await runner.setup()
+        await _listen(runner, settings)
+    except BaseException:
+        # What was begun ends in order, also where something after it has failed, or the start was called off.
         await runner.cleanup()
-        raise StartError(
-            f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}): "
-            "set APP_HOST and APP_PORT to a free address"
-        ) from error
+        raise
     _spare_the_collector()
     if settings.self_deposit:
         logger.warning("Anybody may deposit to themselves: set APP_SELF_DEPOSIT=no before real money is involved.")
     logger.info("Serving on http://%s:%s", settings.host, settings.port)
     return runner
+
+
+async def _listen(runner: Runner, settings: Settings) -> None:
+    try:
+        await runner.listen(settings.host, settings.port)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}): "
+            "set APP_HOST and APP_PORT to a free address"
+        ) from error
 
 
 def _spare_the_collector() -> None:
