@@ -7,7 +7,7 @@ from aiohttp import web
 
 from aiopypay import __version__
 from aiopypay.answers import about, answers, described
-from aiopypay.errors import DiskHangs, OfflineHoursCap, OfflineOrdersCap, Overloaded, StandInFenced
+from aiopypay.errors import DiskHangs, OfflineDiskFloor, OfflineHoursCap, OfflineOrdersCap, Overloaded, StandInFenced
 from aiopypay.handlers import GROUP_COMMIT, STAND_IN
 from aiopypay.metrics import CONTENT_TYPE
 from aiopypay.middlewares import METRICS
@@ -16,7 +16,7 @@ from aiopypay.stand_in.lifecycle import Report
 
 routes = web.RouteTableDef()
 
-_UNREADY = (Overloaded, DiskHangs, StandInFenced, OfflineOrdersCap, OfflineHoursCap)
+_UNREADY = (Overloaded, DiskHangs, StandInFenced, OfflineDiskFloor, OfflineOrdersCap, OfflineHoursCap)
 
 
 @about(
@@ -41,8 +41,11 @@ class JournalBody(msgspec.Struct):
     since="Since when it is in this mode.",
     journal="What is not yet booked.",
     lease="Whether this node is the one that stands in for the database when it is away.",
-    fenced="Why the node would not stand in; null where it would.",
-    disk="What is wrong with the node's disk; null where it answers. Nothing is booked or changed here until it does.",
+    fenced="Why the node could not stand in, even with the lease; null where it could.",
+    disk=(
+        "What is wrong with the node's disk; null where nothing is. While it does not answer nothing is booked or "
+        "changed here; while it has too little room no orders are accepted without the database."
+    ),
     settling_waits_for=(
         "What keeps the journal from being booked until an operator sees to it; null where nothing does."
     ),

@@ -43,7 +43,8 @@ MEANINGS: Mapping[type[Problem], str] = {
     errors.CurrencyMismatch: "`from` and `to` have different currencies, and nothing is converted.",
     errors.DatabaseBusy: "The database refused for now. Nothing was done; try again.",
     errors.DatabaseUnavailable: "The database is away. Nothing was done; try again.",
-    errors.DiskHangs: "The disk of this node does not answer. Nothing was done; try again.",
+    errors.DiskHangs: "The disk of this node does not answer, and `detail` says what is known of the order. Ask again "
+    "with the same `Idempotency-Key`.",
     errors.Forbidden: "You are known, but may not do this.",
     errors.IdempotencyKeyReused: "The `Idempotency-Key` was used before with another content.",
     errors.InsufficientFunds: "The account does not cover the amount and its commission. Nothing was booked.",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from aiopypay.answers import traits_of
+from aiopypay.handlers.operation import get_ready
 from aiopypay.stand_in import disk
 from aiopypay.stand_in.deputy_work import Standing
 
@@ -20,6 +22,7 @@ async def _says_so(node: NodeHere, people: list[Holder], status: int, problem: s
     """Readiness and an order say the same."""
     refusal = node.refusal()
     assert (refusal and refusal.slug) == problem, refusal
+    assert refusal is None or type(refusal) in traits_of(get_ready).problems, "not in the document"
     payer, payee = people
     assert await node.pay(payer, payee, "0.01") == status
     if refusal is not None:
@@ -49,6 +52,8 @@ async def test_in_each_state_it_says_what_an_order_is_told(
         limits = deputy._limits
         deputy._limits = replace(limits, max_orders=1)
         await _says_so(node, people, 503, "offline-orders-cap")
+        deputy._limits = replace(limits, min_free_bytes=10**15)
+        await _says_so(node, people, 503, "offline-disk-floor")
         deputy._limits, deputy._seconds_before = limits, limits.max_hours * 3600 + 1.0
         await _says_so(node, people, 503, "offline-hours-cap")
         deputy._seconds_before = 0.0
