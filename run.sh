@@ -16,7 +16,7 @@ Usage: ./run.sh COMMAND
   lock [pip-compile arguments]  make the requirements files anew from setup.cfg (--upgrade for newer versions)
   cleanup                       remove what the others made, the data too, after asking
 
-Settings are read from the environment and from the file .env; README.md lists them.
+Settings are read from the environment and from the file .env; docs/OPERATING.md lists them.
 USAGE
 }
 

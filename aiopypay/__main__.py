@@ -45,7 +45,7 @@ def main() -> None:
 def commands() -> None:
     """A payments backend that keeps taking payments while its database is down.
 
-    Settings come from the environment and a .env file; README.md lists them.
+    Settings come from the environment and a .env file; docs/OPERATING.md lists them.
     """
 
 

@@ -40,7 +40,8 @@ class UnknownSetting(SettingsError):
     """A name is no setting's. The message is one line: the name, and the known one that is near it."""
 
     def __init__(self, name: str, near: str | None) -> None:
-        Exception.__init__(self, f"{name} is no setting: {f'did you mean {near}?' if near else 'README.md lists them'}")
+        told = f"did you mean {near}?" if near else "docs/OPERATING.md lists them"
+        Exception.__init__(self, f"{name} is no setting: {told}")
 
 
 def checked(known: Sequence[str], from_file: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_a_misspelt_one_stops_the_start_and_names_the_known_one(misspelt: str, m
 def test_one_that_is_near_none_stops_the_start_in_a_file_and_is_told_in_the_environment(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(UnknownSetting, match=r"^APP_COLOUR is no setting: README"):
+    with pytest.raises(UnknownSetting, match=r"^APP_COLOUR is no setting: docs/OPERATING.md lists them$"):
         checked(KNOWN, {"APP_COLOUR": "red"}, {})
     checked(KNOWN, {}, {"APP_COLOUR": "red"})
     assert [(record.levelno, record.args) for record in caplog.records] == [(logging.WARNING, ("APP_COLOUR",))]

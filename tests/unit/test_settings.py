@@ -1,5 +1,7 @@
 """Settings: what the environment may say, and the one line that stops the start where it says something else."""
 
+import re
+from dataclasses import fields
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from aiopypay.setting_names import SettingsError
-from aiopypay.settings import Settings, read_environment
+from aiopypay.setting_names import DATABASE_NAMES, SettingsError
+from aiopypay.settings import OfflineSettings, Settings, known_names, read_environment
+
+ROOT = Path(__file__).parents[2]
 
 SECRET = "s3cret-of-the-database"
 
@@ -286,3 +290,32 @@ def test_the_caps_without_the_database() -> None:
     offline = Settings.from_environment(chosen).offline
     assert (offline.max_orders, offline.min_free_bytes) == (5, 100 * 1024**3)
     assert Settings.from_environment({"APP_OFFLINE_MIN_FREE_BYTES": "0"}).offline.min_free_bytes == 0
+
+
+class TestDocuments:
+    """docs/OPERATING.md has each setting once, with its default; docker-compose.yml hands each on."""
+
+    documented = re.findall(r"^\| (`[A-Z].*?) \|.*\| (.*?) \|$", (ROOT / "docs/OPERATING.md").read_text(), re.MULTILINE)
+
+    def test_every_setting_is_documented_once(self) -> None:
+        names = [name for cell, _ in self.documented for name in re.findall(r"`([A-Z_]+)`", cell)]
+        assert sorted(names) == sorted([*known_names(), *DATABASE_NAMES])
+
+    def test_numbers_are_the_defaults(self) -> None:
+        defaults = {
+            f"APP_{part}{one.name.upper()}": one.default
+            for part, settings in (("", Settings), ("OFFLINE_", OfflineSettings))
+            for one in fields(settings)
+            if type(one.default) is int
+        }
+        told = {cell.strip("`"): default for cell, default in self.documented}
+        told["APP_PORT"] = told["APP_HOST`, `APP_PORT"].split(", ")[1]
+        for name, default in defaults.items():
+            assert int(re.sub(r" \(.*|(?<=\d) (?=\d)", "", told[name])) == default, name
+
+    def test_containers_are_handed_all_but_what_they_set_themselves(self) -> None:
+        handed_on = re.findall(
+            r"^ +(APP_[A-Z_]+): \$\{\1:-\}$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE
+        )
+        themselves = ["APP_HOST", "APP_PORT", "APP_DATA_DIR", "APP_MIGRATION_URL"]
+        assert sorted([*handed_on, *themselves]) == sorted(known_names())
