@@ -101,6 +101,11 @@ class HttpProtocol(RequestHandler):
         self._connections.remove(self)
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        """The client has taken most of what waited for it: what is written next is looked at anew."""
+        self._answer_left = 0
+        super().resume_writing()
+
     def data_received(self, data: bytes) -> None:
         """Parses what has come, if it is not part of a head that is too long."""
         if len(data) > PIECE_BYTES:

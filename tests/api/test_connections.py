@@ -178,6 +178,25 @@ class TestPatience:
             while not await ended(service, "answer"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
+    async def test_a_large_answer_that_is_read_slowly_is_not_cut(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(http_protocol, "ANSWER_BYTES_MIN", 1024)
+        address = urlsplit(service.base_url)
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, (address.hostname, address.port))
+            await loop.sock_sendall(slow, raw.head("GET", "/docs/swagger-ui-bundle.js"))
+            received, until = 0, loop.time() + 4
+            while loop.time() < until:
+                # Many times as much as it must take.
+                read = await loop.sock_recv(slow, 16 * 1024)
+                assert read, f"cut after {received} bytes"
+                received += len(read)
+                await asyncio.sleep(0.1)
+
     async def test_a_large_answer_that_is_read_comes_whole(self, service: Service) -> None:
         answer = await service.get("/docs/swagger-ui-bundle.js")
         assert len(answer.body) == int(answer.headers["Content-Length"]) > 1_000_000
