@@ -159,13 +159,16 @@ class Node:
     def fence(self, reason: str, *, was_full: bool = False) -> None:
         """From now on this node does not stand in; done when it returns. In the thread: the disk may hang in it."""
         self._was_full = was_full and (self.fenced is None or self._was_full)
-        if self.fenced is None:
+        is_first = self.fenced is None
+        if is_first:
             logger.critical("This node no longer stands in: %s", reason)
+        if is_first or self._is_marked:
             try:
                 distrust(self._mark.parent)
                 self._is_marked = False
             except OSError as error:
                 logger.critical("Nothing is booked any more: %s cannot be removed (%s)", self._mark, error)
+        if is_first:
             self.fenced = reason
 
     async def close(self) -> None:
@@ -256,12 +259,14 @@ class Node:
         self._was_full, self.fenced = False, None
 
     def _trust(self) -> None:
+        # It may be there, too, where it cannot be made for certain: then it is removed with the fence.
+        self._is_marked = True
         try:
             trust(self._mark.parent)
         except OSError as error:
             failure = StoreFull if error.errno == errno.ENOSPC else StoreFailed
             raise failure(f"{self._mark} cannot be made ({error.strerror})") from error
-        self.keeps_balances = self._is_marked = True
+        self.keeps_balances = True
 
 
 def _open(directory: Path, opening: "Future[tuple[Store, Contents]]") -> None:

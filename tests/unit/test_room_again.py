@@ -1,5 +1,6 @@
 """A node that a full disk has fenced stands in again once there is room, if nothing else was wrong."""
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from aiopypay.settings import OfflineSettings
 from aiopypay.stand_in import deputy_work
 from aiopypay.stand_in.deputy import Deputy
 from aiopypay.stand_in.deputy_work import Standing
+from aiopypay.stand_in.directory import MARK
 from aiopypay.stand_in.mode import ModeSwitch
 from aiopypay.stand_in.moments import Moments
 from aiopypay.stand_in.node import Node
@@ -143,3 +145,25 @@ async def test_what_cannot_be_written_after_all_keeps_it_fenced(
     assert not is_marked(node)
     await deputy.reopen()
     assert node.fenced is None
+
+
+async def test_a_mark_that_is_made_and_not_certainly_on_disk_is_removed(
+    node: Node, deputy: Deputy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a node that stays fenced books what it does not remember, and its next start trusts what it remembers."""
+    deputy.switch.lost("gone")
+    await fill(node)
+
+    def not_synced(directory: Path) -> None:
+        (directory / MARK).touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aiopypay.stand_in.node.trust", not_synced)
+        with pytest.raises(StandInFenced):
+            await deputy.reopen()
+    assert node.fenced
+    assert not is_marked(node)
+    await deputy.reopen()
+    assert node.fenced is None
+    assert is_marked(node)
