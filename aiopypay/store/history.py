@@ -15,7 +15,10 @@ ACCOUNTS_AT_ONCE = 500
 # Of what a user has paid or got, looked through for one other user.
 LOOKED_THROUGH = 60_000
 
+# Of all statements of a page one is the first, and all see what it sees: were later ones to see more, a page might end
+# behind a transfer of an account that was opened after the first.
 SELECT_ACCOUNTS = """
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 SELECT id FROM accounts WHERE user_id = %(user_id)s AND id > %(after)s ORDER BY user_id, id LIMIT %(limit)s
 """
 
@@ -108,7 +111,7 @@ async def history(connection: Connection, page: Page) -> tuple[list[TransferRow]
     """Returns one page of the transfers from or to the user, by id, and after which the next one is (None: the last).
 
     Opening credits are left out. Narrowed to two users, a page may hold fewer than `limit`, none even, and yet not be
-    the last: only so much is looked through at once. Several statements, each of which is bounded.
+    the last: only so much is looked through at once. Several statements, each of which is bounded, in a transaction that has none before them.
     """
     user_id, payer, payee = page.user_id, page.from_user_id, page.to_user_id
     payer_is_user, payee_is_user = payer in (None, user_id), payee in (None, user_id)

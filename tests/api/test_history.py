@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from aiopypay.settings import Settings
+from aiopypay.statements import Connection
+from aiopypay.store import history
 from tests import ledger
 from tests.client import Answer, Caller, Service
 from tests.conftest import SUPERUSER_PASSWORD, StartService, with_credit
@@ -294,3 +296,26 @@ async def test_after_is_exclusive_in_both_directions(service: Service) -> None:
 async def test_a_malformed_query_is_refused_by_name(service: Service, query: str, field: str) -> None:
     alice = await service.register()
     (await alice.get(f"/users/{alice.id}/transfers?{query}")).problem(400, "invalid-request", field=field)
+
+
+async def test_a_page_misses_nothing_that_is_booked_while_it_is_read(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes on behind its last transfer has seen all before it, those of an account opened meanwhile, too."""
+    alice, bob = await service.register(), await service.register()
+    (await alice.pay(bob, "1")).ok()
+    read = history._accounts
+
+    async def read_and_wait(connection: Connection, user_id: int, after: int) -> list[int]:
+        found = await read(connection, user_id, after)
+        monkeypatch.setattr(history, "_accounts", read)
+        savings = await alice.open_account("USD")
+        (await bob.transfer(bob.accounts["USD"], savings, "1")).ok()
+        (await alice.pay(bob, "1")).ok()
+        return found
+
+    monkeypatch.setattr(history, "_accounts", read_and_wait)
+    page = ids(await alice.history())
+    booked = ids(await alice.history())
+    assert page == booked[: len(page)]
+    assert len(booked) > len(page)
