@@ -399,6 +399,8 @@ class OfflineOrdersCap(DatabaseUnavailable):
     """The journal holds as many orders as it may (APP_OFFLINE_MAX_ORDERS)."""
 
     slug, title = "offline-orders-cap", "Journal full"
+    # It closes the node to all orders, which is what /health/ready is asked for.
+    is_for_readers = True
 
 
 class OfflineUserOrdersCap(DatabaseUnavailable):
@@ -411,6 +413,7 @@ class OfflineDiskFloor(DatabaseUnavailable):
     """The node's disk has too little room for new orders (APP_OFFLINE_MIN_FREE_BYTES); what is left is for settling."""
 
     slug, title = "offline-disk-floor", "Too little room on the node's disk"
+    is_for_readers = True
     # Somebody has to make room.
     retry_after_seconds = 60
 
@@ -419,6 +422,7 @@ class OfflineHoursCap(DatabaseUnavailable):
     """The database has been away for longer than payments may be accepted without it (APP_OFFLINE_MAX_HOURS)."""
 
     slug, title = "offline-hours-cap", "Too long without the database"
+    is_for_readers = True
     # Nothing but the database ends it.
     retry_after_seconds = 60
 

@@ -1,6 +1,7 @@
 """GET /health and GET /metrics: for operators, with or without a database."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,19 +9,25 @@ from psycopg2.extensions import parse_dsn
 
 from aiopypay import __version__
 from aiopypay.embedded import EmbeddedPostgres
+from aiopypay.settings import Settings
 from tests import ledger
 from tests.client import Answer, Service
 from tests.cluster import administration_dsn
+from tests.conftest import StartService, with_credit
 
 
-@pytest.fixture
-def lonely_service(service: Service, postgres: EmbeddedPostgres) -> Service:
-    """A service whose database has gone away."""
+def lose_database(service: Service, postgres: EmbeddedPostgres) -> None:
     name = parse_dsn(service.database_url)["dbname"]
     ledger.query(administration_dsn(postgres), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     ledger.query(
         administration_dsn(postgres), f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     )
+
+
+@pytest.fixture
+def lonely_service(service: Service, postgres: EmbeddedPostgres) -> Service:
+    """A service whose database has gone away."""
+    lose_database(service, postgres)
     return service
 
 
@@ -104,21 +111,37 @@ async def test_they_answer_without_a_database_and_so_does_the_documentation(lone
     answer.has_common_headers()
 
 
-async def test_ready_says_what_an_order_would_be_told(service: Service, postgres: EmbeddedPostgres) -> None:
-    alice, bob = await service.register(), await service.register()
-    assert (await service.get("/health/ready")).ok() == {"status": "ready", "mode": "online"}
+async def _is_complete(service: Service) -> None:
+    """Waits until the service remembers all."""
     async with asyncio.timeout(10):
         while not (await _remembered(service))["complete"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    name = parse_dsn(service.database_url)["dbname"]
-    ledger.query(administration_dsn(postgres), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    ledger.query(
-        administration_dsn(postgres), f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-    )
+
+
+async def test_ready_says_what_an_order_would_be_told(service: Service, postgres: EmbeddedPostgres) -> None:
+    alice, bob = await service.register(), await service.register()
+    assert (await service.get("/health/ready")).ok() == {"status": "ready", "mode": "online"}
+    await _is_complete(service)
+    lose_database(service, postgres)
     paid, ready = await alice.pay(bob, "1"), await service.get("/health/ready")
     assert paid.status == 402
     assert ready.ok() == {"status": "ready", "mode": "stand-in"}
     ready.has_common_headers()
+
+
+async def test_where_it_is_not_it_says_why(
+    start_service: StartService, settings: Settings, postgres: EmbeddedPostgres
+) -> None:
+    """Although it is a GET, which is not told of orders otherwise."""
+    settings = replace(with_credit(settings, USD="10"), offline=replace(settings.offline, min_free_bytes=2**60))
+    service = await start_service(settings)
+    alice, bob = await service.register(), await service.register()
+    await _is_complete(service)
+    lose_database(service, postgres)
+    paid, ready = await alice.pay(bob, "1"), await service.get("/health/ready")
+    told = paid.problem(503, "offline-disk-floor")
+    assert {**ready.problem(503, "offline-disk-floor"), "instance": None} == {**told, "instance": None}
+    assert ready.headers["Retry-After"] == paid.headers["Retry-After"]
 
 
 async def test_a_change_of_users_needs_the_database(lonely_service: Service) -> None:
