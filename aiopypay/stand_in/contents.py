@@ -27,7 +27,7 @@ class Contents:
 def contents_of(store: Store) -> Contents:
     """Returns the figures. All but the oldest entry are in memory, and that is looked up only where there is one."""
     if store.damage is not None:
-        return Contents()
+        return Contents(free_bytes=store.free_bytes())
     accounts, users = store.counts()
     pending = store.pending_count()
     oldest = store.oldest_pending() if pending else None

@@ -111,7 +111,8 @@ async def history(connection: Connection, page: Page) -> tuple[list[TransferRow]
     """Returns one page of the transfers from or to the user, by id, and after which the next one is (None: the last).
 
     Opening credits are left out. Narrowed to two users, a page may hold fewer than `limit`, none even, and yet not be
-    the last: only so much is looked through at once. Several statements, each of which is bounded, in a transaction that has none before them.
+    the last: only so much is looked through at once. Several statements, each of which is bounded, and before which
+    there are none in the transaction.
     """
     user_id, payer, payee = page.user_id, page.from_user_id, page.to_user_id
     payer_is_user, payee_is_user = payer in (None, user_id), payee in (None, user_id)

@@ -130,6 +130,8 @@ async def test_damage_is_found_before(node: Node, deputy: Deputy) -> None:
         await deputy.reopen()
     assert node.is_damaged
     assert not is_marked(node)
+    # Nor is a disk told to be full for that.
+    assert node.contents.free_bytes > 0
 
 
 async def test_what_cannot_be_written_after_all_keeps_it_fenced(
