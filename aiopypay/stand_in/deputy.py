@@ -90,9 +90,8 @@ class Deputy:
         async with self.moments.turn:
             if is_up != self.switch.is_up:
                 return
-            await node.reopen(
-                partial(deputy_work.begin_anew if is_up else deputy_work.write_standing, standing=self.standing)
-            )
+            prepare = deputy_work.begin_anew if is_up else deputy_work.write_again
+            await node.reopen(partial(prepare, standing=self.standing, keep_moments=self.moments.keeping()))
         logger.warning("The disk of this node has room again.")
         if is_up:
             self._withheld.clear()

@@ -1,6 +1,6 @@
 """What the deputy has done in the store's thread."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -109,9 +109,15 @@ def has_room(store: Store, *, with_plans: bool) -> bool:
     return store.free_bytes() >= ROOM_BYTES and (with_plans or not store.plans())
 
 
-def begin_anew(store: Store, standing: Standing) -> None:
+def begin_anew(store: Store, standing: Standing, keep_moments: Callable[[Store], None]) -> None:
     """After a full disk, online: does as a start does whose mark is gone, and writes what could not be written."""
     drop_plans(store)
+    write_again(store, standing, keep_moments)
+
+
+def write_again(store: Store, standing: Standing, keep_moments: Callable[[Store], None]) -> None:
+    """Writes what a full disk may not have taken. Of the moments nothing may be missing, or the database is another."""
+    keep_moments(store)
     write_standing(store, standing)
 
 

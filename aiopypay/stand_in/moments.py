@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 from uuid import uuid4
 
@@ -62,6 +63,11 @@ class Moments:
     async def recall(self) -> None:
         """Takes up what an earlier run of this node knew."""
         self._on_disk, self.blocked = await self._node.finish(on_disk.recall)
+
+    def keeping(self) -> Callable[[Store], None]:
+        """Returns what keeps on disk, in one's turn, what is known by now: the next note is written over the doubts."""
+        known = KnownMoments(self._on_disk.known, list(self._on_disk.doubts), self._on_disk.highest)
+        return partial(on_disk.keep, known=known)
 
     @property
     def is_first(self) -> bool:

@@ -90,6 +90,12 @@ def note(store: Store, doubts: list[Moment], also: Callable[[Store], None] | Non
             also(store)
 
 
+def keep(store: Store, known: KnownMoments) -> None:
+    """Keeps, synced, all that is known: a disk that was full may not have taken the last of it."""
+    with store.transaction(durable=True):
+        _write(store, known)
+
+
 def record_answer(store: Store, moment: Moment) -> None:
     """Keeps that this moment's COMMIT was answered, soon: until then it is in doubt."""
     with store.transaction(durable=False):

@@ -167,5 +167,24 @@ async def test_a_mark_that_is_made_and_not_certainly_on_disk_is_removed(
     assert node.fenced
     assert not is_marked(node)
     await deputy.reopen()
-    assert node.fenced is None
     assert is_marked(node)
+    assert node.fenced is None
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+async def test_the_moment_that_the_database_holds_is_known_after_a_kill(
+    node: Node, deputy: Deputy, is_up: bool
+) -> None:
+    """Its COMMIT was answered, which the full disk did not take; the next one is noted, and never sent."""
+    moments = deputy.moments
+    answered = moments.step()
+    await moments.note(answered)
+    moments.answered(answered)
+    if not is_up:
+        deputy.switch.lost("gone")
+    await fill(node)
+    await deputy.reopen()
+    await moments.note(moments.step())
+    again = Moments(node, ModeSwitch())
+    await again.recall()
+    assert answered.to in again.step_to_nowhere().known
