@@ -11,6 +11,8 @@ from aiopypay.fair_batches import QUANTUM, Cut, FairBatches, IdsOf, Part, Waitin
 
 # What a full queue tells its next caller at most to wait.
 WAIT_SECONDS_MAX = 60
+# The event loop's clock knows nothing shorter: who rests for less would ask again and again.
+TICK_SECONDS = 0.001
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,7 +108,7 @@ class Batcher(Generic[Item, Result]):
     async def _rest(self, seconds: float) -> None:
         """Returns after that time, or when something new was submitted."""
         self._news.clear()
-        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        timer = asyncio.get_running_loop().call_later(max(seconds, TICK_SECONDS), self._news.set)
         await self._news.wait()
         timer.cancel()
 

@@ -102,9 +102,10 @@ def bulk_data(handler: Handler) -> Handler:
     @wraps(handler)
     async def read_bulk(request: web.Request, *args: Any) -> web.StreamResponse:
         user, query = args
-        text = await body_text(request, BODY_BYTES_MAX, (JSON, CSV))
         slices = request.app[SLICES]
         async with slices.place(user.id):
+            # All of it is here by now (`auth.py`): of those that wait for a place there is no second copy.
+            text = await body_text(request, BODY_BYTES_MAX, (JSON, CSV))
             read = _from_csv if request.content_type == CSV else _from_json
             return await handler(request, user, await read(text, query.mode, slices))
 

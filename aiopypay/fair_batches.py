@@ -1,9 +1,10 @@
 """Who is next: a queue of many users' requests in which no one of them can keep the others waiting.
 
-While somebody is about who has little to do, those who have much get no more of a batch than all those with little
+While somebody is active who has little to do, those who have much get no more of a batch than all those with little
 together, and then leave the writer to them for twice as long as their part of it took. So most of it stays theirs.
-Where everybody has little, or everybody much, nothing is held back and nothing is cut. Each user's requests stay in
-their order. Pure but for the futures of those who wait, of which it asks whether anybody still does.
+Whoever pays now and then is not active in between: then the writer rests for nobody, and only what is larger than a
+batch is cut. Where everybody has little, or everybody much, nothing is held back and nothing is cut. Each user's
+requests stay in their order. Pure but for the futures of those who wait, of which it asks whether anybody still does.
 """
 
 import asyncio
@@ -17,8 +18,10 @@ Result = TypeVar("Result")
 
 # Whoever has no more than so much waiting has little to do. A batch of so much takes a few milliseconds.
 QUANTUM = 32
-# For so long somebody is about: who waits for an answer before they ask again is not in the queue meanwhile.
+# For so long somebody is about, and for so long after an answer active: who waits for it before they ask again is not
+# in the queue meanwhile.
 ABOUT_SECONDS = 1.0
+ACTIVE_SECONDS = 0.1
 # How much longer than their part of a batch took, those with much rest; a batch that took longer than so long has met
 # something else than its size. Beside the writer they use the event loop, too: half of all is to be left.
 REST = 2
@@ -59,7 +62,7 @@ class _Flow(Generic[Item, Result]):
         # Of all that wait, and of what was in this user's last batch.
         self.weight = 0
         self.had = 0
-        # When anything of it was last put in or taken out, and when so much was that it was much.
+        # When anything of it was last put in, taken out or answered, and when so much was that it was much.
         self.seen_at = 0.0
         self.heavy_at = float("-inf")
 
@@ -82,13 +85,15 @@ class FairBatches(Generic[Item, Result]):
         # Everybody who is about; and, in the order of their turns, those of whom something waits.
         self._flows: dict[Hashable, _Flow[Item, Result]] = {}
         self._ring: dict[Hashable, _Flow[Item, Result]] = {}
-        # What the last batch had in all, and of those who were held back.
+        # Of whom the last batch has something; what it had in all, and of those who were held back.
+        self._served: list[_Flow[Item, Result]] = []
         self._taken = self._taken_of_heavy = 0
         self._looked_at = 0.0
         # The weight of all that wait.
         self.weight = 0
-        # Before that nobody is served who has much waiting, while others are about.
+        # Before that nobody is served who has much waiting: while others are active, and as long as they owe it.
         self.rests_until = 0.0
+        self._owed_until = 0.0
 
     def __bool__(self) -> bool:
         """Tells whether anything waits."""
@@ -119,6 +124,7 @@ class FairBatches(Generic[Item, Result]):
         """
         self._forget(now)
         share = self._share(now)
+        self._served = []
         batch: list[Part[Item, Result]] = []
         room, self._taken_of_heavy = self._batch_size, 0
         for user, flow in list(self._ring.items()):
@@ -136,22 +142,29 @@ class FairBatches(Generic[Item, Result]):
     def took(self, seconds: float, now: float) -> None:
         """The last batch took so long: whoever was held back in it rests for their part of that."""
         if self._taken_of_heavy:
-            self.rests_until = now + REST * min(seconds, BATCH_SECONDS_MAX) * self._taken_of_heavy / self._taken
+            self._owed_until = now + REST * min(seconds, BATCH_SECONDS_MAX) * self._taken_of_heavy / self._taken
+        for flow in self._served:
+            flow.seen_at = now
+            if flow.had > QUANTUM:
+                flow.heavy_at = now
 
     def _share(self, now: float) -> int | None:
         """Returns how much of a batch each may have who has much waiting; None where they keep nobody waiting."""
         heavy = sum([flow.is_heavy(now) for flow in self._ring.values()])
         if not heavy:
             return None
-        light = sum(
-            [
-                flow.weight or flow.had
-                for flow in self._flows.values()
-                if now - flow.seen_at < ABOUT_SECONDS and not flow.is_heavy(now)
-            ]
-        )
-        if not light:
+        about = [
+            flow
+            for flow in self._flows.values()
+            if (flow.waiting or now - flow.seen_at < ABOUT_SECONDS) and not flow.is_heavy(now)
+        ]
+        if not about:
             return None
+        active_until = ACTIVE_SECONDS + max([now if flow.waiting else flow.seen_at for flow in about])
+        if now >= active_until:
+            return self._batch_size
+        self.rests_until = min(self._owed_until, active_until)
+        light = sum([flow.weight or flow.had for flow in about if flow.waiting or now - flow.seen_at < ACTIVE_SECONDS])
         return max(QUANTUM, light) // heavy or 1 if now >= self.rests_until else 0
 
     def _take_of(
@@ -196,6 +209,7 @@ class FairBatches(Generic[Item, Result]):
     def _note(self, user: Hashable, flow: _Flow[Item, Result], taken: int, now: float) -> None:
         if taken:
             flow.had, flow.seen_at = taken, now
+            self._served.append(flow)
             # Whoever was served is last next time; whoever was not keeps the turn.
             del self._ring[user]
             if flow.waiting:

@@ -41,7 +41,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Orders that are judged in their order: in one batch where they have a group, or where nobody else waits.
+    """Orders that are judged in their order: in one batch, unless it is `cut` for others.
 
     Two of one id have the same content where they have a group; they then make one order.
     """
@@ -65,8 +65,12 @@ class Unit:
         return keyed if self.key is None else [*keyed, (self.key.id, self.key.fingerprint)]
 
     def cut(self, size: int) -> tuple["Unit", "Unit"] | None:
-        """Returns its first orders, so many, and the rest, to be judged later; None where they are booked together."""
-        if self.orders[0].group is not None:
+        """Returns its first orders, so many, and the rest, to be judged later; None where it stays whole.
+
+        Orders that are booked together do; and a request one of whose transfers has the request's key as its own: from
+        the others it would look like one that uses the key of a bulk for itself.
+        """
+        if self.orders[0].group is not None or (self.key is not None and self.key.is_a_transfers):
             return None
         first = Unit(self.orders[:size], self.key, self.authority, self.is_rest)
         return first, Unit(self.orders[size:], self.key, self.authority, is_rest=True)

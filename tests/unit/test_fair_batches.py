@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from aiopypay.fair_batches import ABOUT_SECONDS, QUANTUM, REST, FairBatches, Part, Waiting
+from aiopypay.fair_batches import ABOUT_SECONDS, ACTIVE_SECONDS, QUANTUM, REST, FairBatches, Part, Waiting
 
 BATCH = 200
 BULK = 1000
@@ -116,6 +116,51 @@ async def test_once_nobody_else_is_about_it_has_all(queue: Queue) -> None:
     assert weights(queue.next()) == {"crowd": QUANTUM}
     queue.now += ABOUT_SECONDS
     assert weights(queue.next()) == {"crowd": BULK - QUANTUM}
+
+
+async def test_nobody_rests_for_who_pays_now_and_then(queue: Queue) -> None:
+    queue.add("light")
+    queue.next()
+    queue.passes(0.01)
+    queue.now += ACTIVE_SECONDS
+    queue.add("crowd", BULK)
+    for _ in range(BULK // BATCH):
+        assert weights(queue.next()) == {"crowd": BATCH}, "what is larger than a batch is cut, for them to come between"
+        queue.passes(0.03)
+
+
+async def test_the_rest_is_over_with_the_activity_that_it_is_for(queue: Queue) -> None:
+    queue.add("light")
+    queue.add("crowd", BULK, whole=True)
+    queue.add("crowd", BULK, whole=True)
+    queue.next()
+    queue.next()
+    queue.passes(0.4)
+    queue.add("light")
+    queue.next()
+    queue.passes(0.01)
+    assert queue.next() == []
+    assert queue.rests_until == pytest.approx(queue.now + ACTIVE_SECONDS)
+    queue.now = queue.rests_until
+    assert weights(queue.next()) == {"crowd": BULK}
+
+
+async def test_who_waited_for_long_is_active_from_the_answer_on(queue: Queue) -> None:
+    queue.add("light")
+    queue.add("crowd", BULK)
+    queue.now += 2 * ABOUT_SECONDS
+    assert weights(queue.next()) == {"light": 1, "crowd": QUANTUM}
+    queue.passes(2 * ABOUT_SECONDS)
+    assert queue.next() == []
+
+
+async def test_who_has_much_at_a_time_has_little_at_none(queue: Queue) -> None:
+    for user in ("one", "two"):
+        queue.add(user, BULK)
+    assert weights(queue.next()) == {"one": BULK}
+    queue.passes(ABOUT_SECONDS * 0.9)
+    queue.now += ABOUT_SECONDS * 0.2
+    assert weights(queue.next()) == {"two": BULK}
 
 
 async def test_what_is_whole_has_its_turn_alone_and_rests(queue: Queue) -> None:

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from aiopypay.idempotency import ids_of_places
 from aiopypay.ledger import NOBODY, TransferOrder
+from aiopypay.store.keys import used_by_bulks
 from aiopypay.units import RequestKey, Round, Unit, are_together, halves, places_of_bulks, unlocked
 
 
@@ -137,6 +138,28 @@ def test_a_group_is_not_cut() -> None:
     assert halves([*group, before, behind]) == (group, [before, behind])
     assert halves(group) == (group, [])
     assert halves([before]) == ([before], [])
+
+
+def test_a_unit_is_cut_where_its_orders_do_not_need_each_other() -> None:
+    first, rest = unit(placed(1), placed(2), placed(3), key=1).cut(2) or (None, None)
+    assert first is not None
+    assert rest is not None
+    assert ([order.id.int for order in first.orders], first.is_rest) == ([1, 2], False)
+    assert ([order.id.int for order in rest.orders], rest.is_rest) == ([3], True)
+    assert first.key == rest.key
+    assert unit(placed(1, group=9), placed(2, group=9)).cut(1) is None
+
+
+def test_nor_is_one_cut_that_has_its_key_for_a_transfer_of_its_own() -> None:
+    """What is left of it alone, after the others are booked, would be refused as another use of the bulk's key."""
+    key, user_id = "rent", 2
+    lowest, highest = ids_of_places(user_id, key)
+    other = structs.replace(placed(0), id=lowest, user_id=user_id, idempotency_key=f"{key} 0", fingerprint=b"whole")
+    own = structs.replace(placed(1, "own"), user_id=user_id, idempotency_key=key)
+    assert used_by_bulks([other, own], places_of_bulks([other, own]), {}) == []
+    assert used_by_bulks([own], places_of_bulks([own]), {other.id: other}) == [own.id]
+    request_key = RequestKey(own.id, lowest, highest, b"whole", is_a_transfers=True)
+    assert Unit([other, own], request_key).cut(1) is None
 
 
 @given(st.lists(st.sampled_from([None, 1, 2, 3]), min_size=1, max_size=12))
