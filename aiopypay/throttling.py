@@ -107,7 +107,7 @@ class Throttle:
         user = username.lower()[:64]
         door = f"{address} {user}"
         attempt = Attempt(self._known.knows(user, address))
-        counted = [door] if attempt.is_known else [door, user]
+        counted = [door] if attempt.is_known else [door, _everywhere(user)]
         self._check(door, None if attempt.is_known else user)
         self._running.update(counted)
         try:
@@ -140,7 +140,7 @@ class Throttle:
             count = self._failures.count(user)
             if count >= FAILURES_PER_MINUTE:
                 seconds = max(seconds, self._failures.wait_seconds(user))
-            tried_at_once |= count + self._running[user] >= FAILURES_PER_MINUTE
+            tried_at_once |= count + self._running[_everywhere(user)] >= FAILURES_PER_MINUTE
         if seconds > 0:
             raise _refusal("Too many attempts to log in failed", seconds)
         if tried_at_once:
@@ -165,6 +165,11 @@ class Throttle:
             self._running[key] -= 1
             if not self._running[key]:
                 del self._running[key]
+
+
+def _everywhere(user: str) -> str:
+    """What attempts of a user from all addresses are counted under. No door begins so, whatever the name is."""
+    return f" {user}"
 
 
 @asynccontextmanager

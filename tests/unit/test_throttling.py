@@ -1,5 +1,7 @@
 """The counters of the throttle: who waits for how long, and what strangers can make them hold."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from aiopypay import throttling
@@ -123,6 +125,15 @@ def test_attempts_under_way_count(clock: Clock) -> None:
         entered.__exit__(None, None, None)
     assert fail(throttle, "vasya", "198.51.100.1") == 0
     assert not throttle._running
+
+
+def test_no_name_is_anybodys_door(clock: Clock) -> None:
+    """Whoever calls themselves by an address and a name keeps nobody out there."""
+    throttle = known_at("192.0.2.1")
+    with ExitStack() as under_way:
+        for number in range(FAILURES_PER_MINUTE):
+            under_way.enter_context(throttle.attempt("192.0.2.1 vasya", f"198.51.100.{number}"))
+        assert attempt(throttle, True) == 0
 
 
 def test_what_was_not_verified_counts_as_nothing(clock: Clock) -> None:
