@@ -161,20 +161,22 @@ class Deputy:
 
     def fence(self) -> str | None:
         """Says why this node does not stand in, None where it does."""
-        if self.trouble() is None and not self.standing.holds_lease:
+        if self._unfit() is None and not self.standing.holds_lease:
             return "another node holds the stand-in lease (see: python -m aiopypay lease)"
         return self.trouble()
 
     def trouble(self) -> str | None:
         """Says why this node could not stand in were the lease its own: what the operator is to see to, or wait for."""
-        stopped = self._node.fenced or self.blocked or self.foreign
-        if stopped:
-            return stopped
-        if self.standing.installation_id is None or not self._node.keeps_balances:
-            return "it has not yet read the balances from the database"
-        if self.standing.nodes > 1 and self._limits.max_debit is None:
+        unfit = self._unfit()
+        if unfit is None and self.standing.nodes > 1 and self._limits.max_debit is None:
             return f"{self.standing.nodes} nodes are registered, so APP_OFFLINE_MAX_DEBIT must be set"
-        return None
+        return unfit
+
+    def _unfit(self) -> str | None:
+        stopped = self._node.fenced or self.blocked or self.foreign
+        if not stopped and (self.standing.installation_id is None or not self._node.keeps_balances):
+            return "it has not yet read the balances from the database"
+        return stopped
 
     def keep_plan(self, plans: Sequence[PlannedOrder], step: Step) -> PlanUnderWay:
         """Begins at once to put a batch's plan on disk; `kept` of what it returns is to be awaited before COMMIT.

@@ -256,12 +256,8 @@ async def test_many_contents_under_one_key_do_not_keep_everybody_waiting(service
         (await service.get("/health")).ok()
     answers = await asyncio.gather(*tasks)
     (await held).ok()
-    statuses = [answer.status for answer in answers]
-    assert statuses.count(402) >= ROUNDS_MAX
-    for answer in answers:
-        if answer.status != 402:
-            answer.problem(503, "database-busy")
-    assert set(statuses) == {402, 503}
+    # Each is judged in a batch of its own: together they would make one batch of all these rounds.
+    assert {answer.status for answer in answers} == {402}
     (await alice.pay(bob, "1", key="key")).ok()
 
 

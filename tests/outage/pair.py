@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from aiopypay.embedded.account import account_of_cluster
 from aiopypay.embedded.files import let_others_pass, write_once
@@ -70,7 +70,9 @@ def _copy(origin: PostgresServer, stack: contextlib.ExitStack, *options: str) ->
     account = account_of_cluster(origin.embedded.cluster, program.parent)
     copy.embedded.cluster.mkdir(mode=0o700)
     account.own(copy.embedded.cluster)
-    source = make_dsn(origin.administrator_dsn, dbname=None, application_name=APPLICATION_NAME)
+    # The program of PostgreSQL before 16 does not know what it is to demand of the server.
+    known = {name: value for name, value in parse_dsn(origin.administrator_dsn).items() if name != "require_auth"}
+    source = make_dsn(**{**known, "application_name": APPLICATION_NAME})
     command: list[str | Path] = [
         program,
         "-d",

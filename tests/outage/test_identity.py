@@ -112,7 +112,7 @@ async def test_who_is_deactivated_stays_out(door: Door) -> None:
 async def test_whose_registration_is_in_doubt_is_neither_known_nor_unknown(door: Door, cut: Cut) -> None:
     door.proxy.at_commit(cut)
     form = {"username": "cleo", "password": "password of cleo"}
-    key = {"Idempotency-Key": "cleo registers"}
+    key = {"Idempotency-Key": "cleo-registers"}
     registered = await call(door.service.base_url, "POST", "/users", key, form)
     door.take_database()
     credentials = base64.b64encode(b"cleo:password of cleo").decode()
