@@ -32,6 +32,7 @@ from tests import ledger
 from tests.client import Caller, Service
 from tests.cluster import administration_dsn, start_cheaper
 from tests.databases import Databases
+from tests.turns import Turns
 
 # Failures are shown with what reproduces them; nothing is written beside the tests.
 hypothesis.settings.register_profile("aiopypay", deadline=None, print_blob=True, database=None)
@@ -46,6 +47,7 @@ CHEAP_MEMORY_KIB = 64
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets SIGTERM end the run as Ctrl-C does: fixtures finish, and no server stays behind."""
+    config.addinivalue_line("markers", "alone: no other test runs beside it, for what it measures needs the machine")
     config.addinivalue_line("markers", "real_hashing: a module that looks at hashing, or at how long it takes")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -55,9 +57,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outage-rounds", type=int, default=None, metavar="N", help="rounds of each outage test")
     parser.addoption("--outage-seed", type=int, default=None, metavar="N", help="what their draws begin with")
     parser.addoption("--payments", type=int, default=60_000, metavar="N", help="in the table whose plans are looked at")
-    parser.addoption("--hoard", type=int, default=150_000, metavar="N", help="accounts of one user who has very many")
+    parser.addoption("--hoard", type=int, default=60_000, metavar="N", help="accounts of one user who has very many")
     parser.addoption("--schemathesis-seed", type=int, default=None, metavar="N", help="repeats a run of schemathesis")
     parser.addoption("--schemathesis-examples", type=int, default=None, metavar="N", help="requests of each kind")
+
+
+@pytest.fixture(scope="session")
+def turns(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Turns:
+    """Of all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return Turns(own if worker_id == "master" else own.parent)
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, turns: Turns) -> Iterator[None]:
+    """Before all else of a test, so that no deadline of its own runs while it waits for its turn."""
+    with turns.alone() if request.node.get_closest_marker("alone") else turns.shared():
+        yield
 
 
 Result = TypeVar("Result")

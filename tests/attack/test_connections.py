@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.outage.postgres import PostgresServer
@@ -51,6 +52,7 @@ async def counted(service: ServiceProcess) -> dict[str, float]:
     return figures
 
 
+@pytest.mark.alone
 async def test_payments_go_on_beside_them(
     shopkeepers: Shopkeepers, start_flood: Callable[..., Flood], report: Callable[[str], None]
 ) -> None:

@@ -15,7 +15,7 @@ from .floods import Flood
 from .shopkeepers import Shopkeepers
 
 SECONDS = 1.5
-ROUNDS = 3
+ROUNDS = 2
 START_SECONDS = 20
 BULKS = re.compile(r'aiopypay_requests_total{method="POST",route="[^"]*/bulk",status="200"} ([0-9.]+)')
 # Half of it is to be kept where the attacker's program, the measure's, and the database have cores of their own.
@@ -32,6 +32,7 @@ async def crowd(shopkeepers: Shopkeepers) -> Person:
     return crowd
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("connections", [4, 25])
 async def test_others_keep_their_rate(
     connections: int, shopkeepers: Shopkeepers, crowd: Person, start_flood: Begin, report: Report

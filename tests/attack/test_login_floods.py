@@ -34,6 +34,7 @@ def settings() -> dict[str, str]:
     return {"APP_TRUSTED_PROXIES": "127.0.0.1"}
 
 
+@pytest.mark.alone
 async def test_beside_crowds_others_are_served(shopkeepers: Shopkeepers, start_flood: StartFlood) -> None:
     """One after the other, so that they share a service and what its payments are without them."""
     changer, base_url = shopkeepers.people[-1], shopkeepers.service.base_url

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from .floods import Flood
 from .shopkeepers import Shopkeepers
 
@@ -14,6 +16,7 @@ async def idle() -> None:
     await asyncio.Event().wait()
 
 
+@pytest.mark.alone
 async def test_without_attack(shopkeepers: Shopkeepers, start_flood: Callable[..., Flood]) -> None:
     running = start_flood(idle)
     before = shopkeepers.resident_mib()

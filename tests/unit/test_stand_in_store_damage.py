@@ -19,7 +19,7 @@ from tests.unit.stand_in_samples import Files
 ALL_BITS = bool(os.environ.get("AIOPYPAY_ALL_BITS"))
 SEED = int(os.environ.get("AIOPYPAY_SEED", random.SystemRandom().randrange(2**32)))
 # So many bytes, and the first ones of each file, are hit unless all are.
-CHOSEN = 800
+CHOSEN = 300
 HEADER_BYTES = 100
 # The smallest that SQLite has: all kinds of pages in few bytes.
 SMALL_PAGE_BYTES = 512
