@@ -106,8 +106,8 @@ prod() {
 tests() {
     ensure requirements-dev.txt
     ensure_postgresql
-    # All of them take two processes, file by file; what is asked for runs as it is asked.
-    [ "$#" -gt 0 ] || set -- -n 2 --dist loadfile
+    # All of them take four processes, file by file, the longest first; what is asked for runs as it is asked.
+    [ "$#" -gt 0 ] || set -- -n 4 --dist loadfile --no-loadscope-reorder
     exec .venv/bin/python -m pytest "$@"
 }
 

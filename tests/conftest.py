@@ -41,6 +41,19 @@ hypothesis.settings.load_profile("aiopypay")
 SUPERUSER_PASSWORD = "the superuser's password"
 TEMPLATE = "aiopypay_template"
 
+LONGEST = (
+    "test_stand_in_rounds",
+    "test_crash_points",
+    "test_schemathesis",
+    "test_embedded",
+    "test_commands",
+    "test_many_accounts",
+    "test_clock",
+    "test_swagger_ui",
+    "test_hung_disk",
+    "test_bulk",
+)
+
 # Argon2's memory where no test looks at hashing: a user is registered 50 ms sooner.
 CHEAP_MEMORY_KIB = 64
 
@@ -50,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: no other test runs beside it, for what it measures needs the machine")
     config.addinivalue_line("markers", "real_hashing: a module that looks at hashing, or at how long it takes")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the modules that take longest first: where several processes share them, none has one left in the end."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

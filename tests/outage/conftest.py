@@ -20,7 +20,7 @@ from .shop import Shop, open_shop
 
 TEST_SECONDS = 60
 ROUND_SECONDS = 30
-ROUNDS = 3
+ROUNDS = 1
 
 
 class TestHangs(BaseException):
@@ -45,7 +45,7 @@ def _deadline(rounds: int) -> Iterator[None]:
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    """How many rounds a test that goes by rounds runs: a few, unless --outage-rounds says how many."""
+    """How many rounds a test that goes by rounds runs: one, unless --outage-rounds says how many."""
     given = request.config.getoption("--outage-rounds")
     return ROUNDS if given is None else int(given)
 

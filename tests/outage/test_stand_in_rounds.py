@@ -1,6 +1,6 @@
 """Faults at random moments under load: what was acknowledged is booked, once, in its order, and never refused later.
 
-A few rounds run each time; `--outage-rounds N` runs as many as one likes, `--outage-seed N` repeats a run's draws.
+One round of each by default; `--outage-rounds N` runs as many as one likes, `--outage-seed N` repeats a run's draws.
 """
 
 import asyncio
