@@ -98,7 +98,8 @@ async def test_a_patch_changes_what_it_names(service: Service, admin: Caller) ->
 
 async def test_an_empty_patch_changes_nothing(service: Service, admin: Caller) -> None:
     vasya = await service.register()
-    assert (await admin.patch(f"/api/users/{vasya.username}", document={})).ok()["is_active"] is True
+    for nothing in ({}, {"password": None, "is_active": None}):
+        assert (await admin.patch(f"/api/users/{vasya.username}", document=nothing)).ok()["is_active"] is True
     (await vasya.get("/api/users/me")).ok()
 
 
@@ -106,7 +107,6 @@ async def test_an_empty_patch_changes_nothing(service: Service, admin: Caller) -
     ("document", "field"),
     [
         ({"password": "short"}, "password"),
-        ({"password": None}, "password"),
         ({"is_active": 1}, "is_active"),
         ({"is_admin": "yes"}, "is_admin"),
         ({"username": "other"}, "username"),
