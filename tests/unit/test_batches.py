@@ -249,9 +249,9 @@ async def test_a_heavy_item_whose_caller_leaves_makes_room() -> None:
     assert runner.batches == [["a"], ["c", "d"]]
 
 
-async def test_what_is_cut_for_others_is_one_to_its_caller() -> None:
-    runner = Runner()
-    batcher = Batcher(
+def cutting(runner: Runner) -> Batcher[str, str]:
+    """A batcher of texts, whose users are their first letters, and which may be cut anywhere."""
+    return Batcher(
         runner.run,
         batch_size=200,
         queue_size=1000,
@@ -260,6 +260,11 @@ async def test_what_is_cut_for_others_is_one_to_its_caller() -> None:
         cut=lambda item, size: (item[:size], item[size:]),
         join="".join,
     )
+
+
+async def test_what_is_cut_for_others_is_one_to_its_caller() -> None:
+    runner = Runner()
+    batcher = cutting(runner)
     first = asyncio.create_task(batcher.submit("light"))
     await runner.started.acquire()
     heavy, light = asyncio.create_task(batcher.submit("heavy" * 20)), asyncio.create_task(batcher.submit("light"))
@@ -273,15 +278,7 @@ async def test_what_is_cut_for_others_is_one_to_its_caller() -> None:
 
 async def test_a_failure_of_one_part_is_told_and_the_rest_is_left() -> None:
     runner = Runner(lambda _: DatabaseUnavailable("away"))
-    batcher = Batcher(
-        runner.run,
-        batch_size=200,
-        queue_size=1000,
-        weigh=len,
-        user_of=lambda item: item[0],
-        cut=lambda item, size: (item[:size], item[size:]),
-        join="".join,
-    )
+    batcher = cutting(runner)
     first = asyncio.create_task(batcher.submit("l"))
     await runner.started.acquire()
     heavy = asyncio.create_task(batcher.submit("h" * 100))

@@ -5,16 +5,7 @@ import pytest
 from aiopypay import hashing_queue
 from aiopypay.errors import Overloaded, TooManyRequests
 from aiopypay.hashing_queue import FAILURE_SECONDS, HashingQueue
-
-
-class Clock:
-    """The monotonic clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.unit.clock import Clock
 
 
 @pytest.fixture

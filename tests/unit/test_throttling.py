@@ -7,16 +7,7 @@ import pytest
 from aiopypay import throttling
 from aiopypay.errors import TooManyRequests
 from aiopypay.throttling import FAILURES_PER_MINUTE, FREE, PerMinute, Throttle
-
-
-class Clock:
-    """The monotonic clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.unit.clock import Clock
 
 
 @pytest.fixture
